@@ -1,0 +1,59 @@
+/**
+ * A chain of sealed objects `<prefix><20 digits>.json`, numbered from 1 without gaps.
+ * Invariant: number n + 1 is written by put-if-absent after n was seen, so each number has one writer.
+ */
+import type { ObjectStore } from '../model/ports/object-store.ts'
+import { twentyDigits } from './keys.ts'
+import { seal, sealHash, unsealWithHash } from './sealed.ts'
+
+export type ChainLink<T> = { n: number; value: T; hash: string }
+
+export type Chain<T> = {
+  /** Newest link; null for an empty chain. */
+  last(): Promise<ChainLink<T> | null>
+  /** Writes link n; false when another value has that number. A lost reply is resolved by reading. */
+  put(n: number, value: T): Promise<boolean>
+}
+
+export const openChain = <T extends { formatVersion: number }>(store: ObjectStore, prefix: string): Chain<T> => {
+  const keyOf = (n: number): string => `${prefix}${twentyDigits(n)}.json`
+  let known: ChainLink<T> | null = null
+
+  const get = async (n: number): Promise<ChainLink<T> | null> => {
+    const bytes = await store.get(keyOf(n))
+    return bytes === null ? null : { n, ...unsealWithHash<T>(bytes, keyOf(n)) }
+  }
+
+  return {
+    // Numbers have no gaps: gallop, then halve. From the known end this is one read; a listing would cost the whole chain.
+    last: async () => {
+      let low = known?.n ?? 0
+      let link: ChainLink<T> | null = known
+      let step = 1
+      let high = Number.POSITIVE_INFINITY
+      while (low + 1 < high) {
+        const probe = high === Number.POSITIVE_INFINITY ? low + step : Math.floor((low + high) / 2)
+        const found = await get(probe)
+        if (found === null) high = probe
+        else {
+          low = probe
+          link = found
+          step *= 2
+        }
+      }
+      if (link !== null && link.n >= (known?.n ?? 0)) known = link
+      return known
+    },
+    put: async (n, value) => {
+      const ours = sealHash(value)
+      try {
+        if ((await store.putIfAbsent(keyOf(n), seal(value))) === 'written') return true
+        return (await get(n))?.hash === ours
+      } catch (error) {
+        const found = await get(n)
+        if (found === null) throw error
+        return found.hash === ours
+      }
+    },
+  }
+}
