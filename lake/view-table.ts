@@ -3,11 +3,12 @@
  * Invariant: the pointer is the truth and the mirror follows it: one commit per generation, named by its txn, never backwards; a
  * mirror left behind by a crash is brought up by the next call.
  */
+import type { Session } from '../engine/engine.ts'
 import { cellColumns } from '../model/cells.ts'
 import { ident, literal } from '../model/ident.ts'
 import type { Pointer } from '../model/ports/publications.ts'
 import type { View } from '../model/view.ts'
-import { discard, removalOf, type WrittenFile, writeDataFile } from './data-file.ts'
+import { discard, otherSchema, removalOf, type WrittenFile, writeDataFile } from './data-file.ts'
 import type { Action } from './delta-actions.ts'
 import { storeList } from './delta-schema.ts'
 import { type DeltaContext, type DeltaTable, openDeltaTable } from './delta-table.ts'
@@ -30,6 +31,22 @@ export const openViewTable = (context: DeltaContext, view: View): ViewTable => {
 
   const generation = async (): Promise<number> => (await delta.snapshot())?.txns.get(appId) ?? 0
 
+  /** A part may hold states as they are or in their stored form (text); a 128-bit integer in Parquet is a double, and lost. */
+  const mirrorSelect = async (session: Session, path: string): Promise<string> => {
+    const source = `read_parquet(${literal(path)}, hive_partitioning = false)`
+    const described = await session.rows<{ column_name: string; column_type: string }>(
+      `DESCRIBE SELECT * FROM ${source}`,
+    )
+    const found = new Map(described.map((d) => [d.column_name, d.column_type]))
+    const list = columns.map((column) => {
+      const got = found.get(column.name)
+      if (got === undefined || (got === 'DOUBLE' && /^U?HUGEINT$/.test(column.type)))
+        throw otherSchema(root, `${column.name} ${column.type}`, `${column.name} ${got ?? 'absent'} in a part`)
+      return got === 'VARCHAR' ? ident(column.name) : storeList([column])
+    })
+    return `SELECT ${list.join(', ')} FROM ${source}`
+  }
+
   return {
     delta,
     generation,
@@ -45,12 +62,12 @@ export const openViewTable = (context: DeltaContext, view: View): ViewTable => {
       for (const part of pointer.files) {
         if (mirrored.has(part.key) || part.rows === 0) continue
         const path = await store.localFile(part.key, part)
-        const file = await engine.withSession((session) =>
+        const file = await engine.withSession(async (session) =>
           writeDataFile(store, session, {
             root,
             folder: '',
             name: part.part,
-            select: `SELECT ${storeList(columns)} FROM (SELECT ${columns.map((c) => ident(c.name)).join(', ')} FROM read_parquet(${literal(path)}, hive_partitioning = false))`,
+            select: await mirrorSelect(session, path),
             columns,
             partitionValues: {},
             tags: { source: part.key },
