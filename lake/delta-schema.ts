@@ -55,12 +55,11 @@ const types: Record<string, StoredType> = {
   INTERVAL: widened('string', 'VARCHAR', 'INTERVAL'),
 }
 
-/** Lists, structs and maps are kept as JSON text; values in them survive as `to_json` prints and `from_json` reads them. */
-const nested = (type: string): StoredType => ({
-  delta: 'string',
-  store: (sql) => `CAST(to_json(${sql}) AS VARCHAR)`,
-  load: (sql) => `from_json(CAST(${sql} AS JSON), to_json(CAST(NULL AS ${type})))`,
-})
+/**
+ * Lists, structs and maps are kept as DuckDB's own text, which casts back exactly; JSON would not (decimals inside it are read
+ * through a double). Mirrors for other readers print JSON instead: view-table.ts.
+ */
+export const isNested = (type: string): boolean => /\[\d*\]$|^(STRUCT|MAP)\(/i.test(type)
 
 /** Throws WEIR_LAKE_TYPE for a type that cannot be stored. */
 export const storedType = (type: string): StoredType => {
@@ -68,7 +67,7 @@ export const storedType = (type: string): StoredType => {
   if (known) return known
   const decimal = /^DECIMAL\((\d+), ?(\d+)\)$/i.exec(type)
   if (decimal) return plain(`decimal(${decimal[1]},${decimal[2]})`, `DECIMAL(${decimal[1]},${decimal[2]})`)
-  if (/\[\d*\]$|^(STRUCT|MAP)\(/i.test(type)) return nested(type)
+  if (isNested(type)) return widened('string', 'VARCHAR', type)
   if (/^ENUM\(/i.test(type)) return widened('string', 'VARCHAR', type)
   throw new WeirError({
     code: 'WEIR_LAKE_TYPE',

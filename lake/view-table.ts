@@ -10,7 +10,7 @@ import type { Pointer } from '../model/ports/publications.ts'
 import type { View } from '../model/view.ts'
 import { discard, otherSchema, removalOf, type WrittenFile, writeDataFile } from './data-file.ts'
 import type { Action } from './delta-actions.ts'
-import { storeList } from './delta-schema.ts'
+import { isNested, storeList } from './delta-schema.ts'
 import { type DeltaContext, type DeltaTable, openDeltaTable } from './delta-table.ts'
 import { checkFormat, checkSchema, creation } from './events-table.ts'
 
@@ -42,6 +42,9 @@ export const openViewTable = (context: DeltaContext, view: View): ViewTable => {
       const got = found.get(column.name)
       if (got === undefined || (got === 'DOUBLE' && /^U?HUGEINT$/.test(column.type)))
         throw otherSchema(root, `${column.name} ${column.type}`, `${column.name} ${got ?? 'absent'} in a part`)
+      // For other readers JSON is the better text of a nested state.
+      if (isNested(column.type))
+        return `CAST(to_json(CAST(${ident(column.name)} AS ${column.type})) AS VARCHAR) AS ${ident(column.name)}`
       return got === 'VARCHAR' ? ident(column.name) : storeList([column])
     })
     return `SELECT ${list.join(', ')} FROM ${source}`

@@ -79,11 +79,8 @@ const packed = (type: string, sql: string): { type: string; pack: string; unpack
     return { type, pack: sql, unpack: (c) => c }
   // Doubles (bits kept through text), dates, uuids, lists and structs: DuckDB's own text form, which casts back exactly.
   if (type === 'DOUBLE') return { type: 'VARCHAR', pack: `${sql}::VARCHAR`, unpack: (c) => `${c}::DOUBLE` }
-  return {
-    type: 'VARCHAR',
-    pack: `to_json(${sql})::VARCHAR`,
-    unpack: (c) => `from_json(${c}::JSON, to_json(NULL::${type}))`,
-  }
+  // (JSON would not do: DuckDB reads decimals inside it through a double, and from_json of a NULL's structure gives NULL.)
+  return { type: 'VARCHAR', pack: `${sql}::VARCHAR`, unpack: (c) => `${c}::${type}` }
 }
 
 /** `SELECT _block, string of lines, cell count` for a source that has the cell columns and `_block`. */
