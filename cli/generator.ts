@@ -52,7 +52,7 @@ const stringOf = (column: Column, r: Random): string => {
 }
 
 /** JSON text of a value that the column accepts. */
-const valueOf = (column: Column, r: Random, timeMs: number): string => {
+const jsonOf = (column: Column, r: Random, timeMs: number): string => {
   const decimal = /^DECIMAL\((\d+),(\d+)\)$/.exec(column.type)
   if (decimal) {
     const scale = Number(decimal[2])
@@ -86,7 +86,7 @@ const valueOf = (column: Column, r: Random, timeMs: number): string => {
 
 const identity = (column: Column, seed: number, n: number, r: Random): string => {
   if (column.type === 'VARCHAR') return JSON.stringify(`${seed.toString(36)}-${n}`)
-  if (column.type === 'UUID') return valueOf(column, r, 0)
+  if (column.type === 'UUID') return jsonOf(column, r, 0)
   return String(seed * 1_000_000_000 + n)
 }
 
@@ -116,10 +116,10 @@ export function* generate(dataset: Dataset, options: GenerateOptions, first = 0)
     const late = r.chance(options.disorder ?? 0)
     const timeMs = Math.round(options.startMs + n * options.stepMs) - (late ? r.int(60_000, 7_200_000) : 0)
     const fields = dataset.columns.map((column) => {
-      if (column.name === dataset.eventTime) return `"${column.name}":${valueOf(column, r, timeMs)}`
+      if (column.name === dataset.eventTime) return `"${column.name}":${jsonOf(column, r, timeMs)}`
       if (column.name === dataset.id) return `"${column.name}":${identity(column, options.seed, n, r)}`
       if (!column.required && r.chance(0.02)) return `"${column.name}":null`
-      return `"${column.name}":${valueOf(column, r, timeMs)}`
+      return `"${column.name}":${jsonOf(column, r, timeMs)}`
     })
     const line = `{${fields.join(',')}}`
     if (r.chance(options.bad ?? 0)) {
