@@ -7,7 +7,7 @@ import type { Engine } from './engine.ts'
 export const sqlTools = (engine: Engine): SqlTools => ({
   parse: (sql) =>
     engine.withSession(async (session) => {
-      const [row] = await session.rows<{ tree: string }>('SELECT json_serialize_sql($sql)::VARCHAR AS tree', {
+      const [row] = await session.rows<{ tree: string }>('SELECT json_serialize_sql($sql::VARCHAR)::VARCHAR AS tree', {
         params: { sql },
       })
       const tree = row!.tree
