@@ -15,7 +15,7 @@ export type FaultKind =
   /** The call has its effect, and the caller gets an error / has none, and the caller gets an error. */
   | 'lost-reply'
   | 'refused'
-export type Fault = { kind: FaultKind; /** Number of the port call that it hits, from 0. */ call: number }
+export type Fault = { kind: FaultKind /** Number of the port call that it hits, from 0. */; call: number }
 
 export class Crash extends Error {
   constructor() {
@@ -107,7 +107,10 @@ export const randomFault = (r: Random): Fault => ({
  * Runs tasks whose processes take turns at their port calls. A call waits until every other running task is waiting too
  * (or has ended), then one is drawn.
  */
-export const interleave = async (r: Random, tasks: { process: Process; run: () => Promise<unknown> }[]): Promise<void> => {
+export const interleave = async (
+  r: Random,
+  tasks: { process: Process; run: () => Promise<unknown> }[],
+): Promise<void> => {
   type Waiting = { task: number; go: () => void }
   const waiting: Waiting[] = []
   const running = new Set(tasks.map((_, i) => i))

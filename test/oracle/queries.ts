@@ -66,7 +66,15 @@ const grain = (r: Random, view: View): Pick<Query, 'grain' | 'timeZone'> => {
   if (r.chance(0.4)) return {}
   const { us } = view.bucket.grain
   const name =
-    us === null ? 'month' : us === 60_000_000n ? 'minute' : us < 3_600_000_000n ? 'quarter' : us === 3_600_000_000n ? 'hour' : 'day'
+    us === null
+      ? 'month'
+      : us === 60_000_000n
+        ? 'minute'
+        : us < 3_600_000_000n
+          ? 'quarter'
+          : us === 3_600_000_000n
+            ? 'hour'
+            : 'day'
   const asked = r.pick(COARSER[name]!)
   // Zones whose offsets are whole hours, so that days nest in hour buckets.
   const zoned = us !== null && us <= 3_600_000_000n && r.chance(0.4)
