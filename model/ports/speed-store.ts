@@ -60,7 +60,9 @@ export type Apply = {
 }
 
 /** 'duplicate': stored position is already `to` or after it in offset; 'gap': it is before `from`; 'boundary': `to` crosses a
- *  requested cut; 'stale': other fingerprint, log id, epoch, missing header, or another set of versions. */
+ *  requested cut; 'stale': anything else: it lies between `from` and `to`, has another fingerprint or log id, another epoch is
+ *  open, the header is missing, or has another set of versions. An apply that reaches a requested cut exactly makes the cut in
+ *  the same commit. */
 export type ApplyOutcome = 'applied' | 'duplicate' | 'gap' | 'boundary' | 'stale'
 
 export type ChangelogEntry = {
@@ -71,8 +73,9 @@ export type ChangelogEntry = {
 }
 
 export type SpeedStore = {
+  /** Null when there is none, or it is damaged: lost either way, never offset 0. */
   header(key: StoreKey): Promise<Header | null>
-  /** Writes a fresh header and deletes all blocks of the key, iff the stored header's position is `expected` (null: no header). */
+  /** Writes a fresh header (its epochs are empty) and deletes all blocks of the key, iff the stored header's position is `expected` (null: no header). */
   rebuild(key: StoreKey, expected: Position | null, header: Header): Promise<'applied' | 'stale'>
   apply(key: StoreKey, apply: Apply): Promise<ApplyOutcome>
   /** Adds (or replaces) all epochs of one version, with their blocks, iff the stored position is `at`; the last epoch's `to` must be `at`. */
@@ -84,8 +87,10 @@ export type SpeedStore = {
   ): Promise<'applied' | 'stale'>
   /**
    * Closes the version's open epoch at max(desired, position) and opens the next one there.
-   * desired ≤ position: returns the new cut (an epoch that starts there already is returned as it is). desired > position: stores the
-   * request, so that no apply crosses it, and returns 'pending'. No header or version: 'missing'.
+   * desired ≤ position: returns the new cut. An epoch that starts at the position is returned as it is, and so is one, other than
+   * the first, that starts at `desired`: this cut was made before (a lost reply, or a request that has been reached).
+   * desired > position: stores the request (the nearest of several), so that no apply crosses it, and returns 'pending': ask again.
+   * No header or version: 'missing'. 'Cut where you are' is desired 0.
    */
   cut(key: StoreKey, version: string, desired: number): Promise<Position | 'pending' | 'missing'>
   /** Moves epochs with `to.offset ≤ upTo.offset` (never the open one) to `retiring`. */
