@@ -1,0 +1,286 @@
+/**
+ * Decoding a batch of records into a temporary table.
+ * Invariant: never throws for what events contain. Each event is either a row of the table or one dead event with its
+ * reason, and which of the two does not depend on what else is in the batch.
+ */
+import { closeSync, openSync, unlinkSync, writevSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Dataset } from '../model/dataset.ts'
+import { decodeSql, readSql, suspectsSql, verdictOf } from '../model/decode/decode-sql.ts'
+import { expectedOf } from '../model/decode/type-table.ts'
+import { ident } from '../model/ident.ts'
+import type { Engine, Session } from './engine.ts'
+import { type BatchRecord, type DeadReason, type Lines, scanLines, shorten } from './lines.ts'
+import { type BatchPositions, rowNumbersSql } from './row-numbers.ts'
+
+export type { BatchRecord } from './lines.ts'
+
+export type DecodeBatchOptions = {
+  /** Temporary table to create or replace with the good rows. */
+  table: string
+  /** Declared columns wanted in the table (id and event time are added); default all. All are checked either way. */
+  columns?: string[]
+  /** Adds `_extra`: JSON text of unknown fields, or NULL. */
+  extra?: boolean
+  /** Per record; adds _partition, _offset, _index (BIGINT) and _append_time (TIMESTAMPTZ). */
+  positions?: BatchPositions
+}
+
+export type DeadEvent = {
+  /** The event's number in the batch. */
+  row: number
+  /** The record's number in the batch, and the event's number in the record. */
+  record: number
+  index: number
+  code: string
+  column: string | null
+  expected: string
+  got: string
+  raw: Uint8Array
+}
+
+type Context = { engine: Engine; session: Session; dataset: Dataset; options: DecodeBatchOptions; lines: Lines }
+
+/**
+ * Good rows carry `_row` BIGINT (the event's number in the batch from 0, dead ones counted) and `_record` BIGINT.
+ * Throws only for what is no event's fault: a cancelled session, no memory, no scratch space.
+ */
+export const decodeBatch = async (
+  engine: Engine,
+  session: Session,
+  dataset: Dataset,
+  records: BatchRecord[],
+  options: DecodeBatchOptions,
+): Promise<{ rows: number; dead: DeadEvent[] }> => {
+  const lines = scanLines(records)
+  const context: Context = { engine, session, dataset, options, lines }
+  let alive = living(lines)
+  let outcome = await decodeLines(context, alive)
+  if (outcome === null) {
+    await findUnreadable(context, alive)
+    alive = living(lines)
+    outcome = await decodeLines(context, alive)
+    if (outcome === null) throw new Error('lines that read alone do not read together')
+  }
+  const dead = [...lines.dead].map(([n, reason]) => deadEvent(lines, n, reason, null))
+  if (outcome.misfits.length > 0) dead.push(...(await explainMisfits(context, outcome.misfits)))
+  return { rows: outcome.rows, dead: dead.sort((a, b) => a.row - b.row) }
+}
+
+/** Events not yet dead, by number. */
+const living = (lines: Lines): Int32Array => {
+  const alive = new Int32Array(lines.count - lines.dead.size)
+  let k = 0
+  for (let n = 0; n < lines.count; n++) if (lines.dead.size === 0 || !lines.dead.has(n)) alive[k++] = n
+  return alive
+}
+
+let files = 0
+/** Writes lines into a file in memory for the time of `use`. */
+const withFile = async <T>(context: Context, events: Int32Array, use: (file: string) => Promise<T>): Promise<T> => {
+  const file = join(context.engine.scratchDir, `events-${process.pid}-${files++}.ndjson`)
+  writeLines(file, context.lines, events)
+  try {
+    return await use(file)
+  } finally {
+    unlinkSync(file)
+  }
+}
+
+const LINE_END = Buffer.from('\n')
+const writeLines = (file: string, lines: Lines, events: Int32Array): void => {
+  const pieces: Buffer[] = []
+  for (let k = 0; k < events.length; ) {
+    // Neighbours in one record go as one piece.
+    const first = events[k]!
+    let last = first
+    while (k + 1 < events.length && events[k + 1] === last + 1 && lines.record[last + 1] === lines.record[first]) {
+      last = events[++k]!
+    }
+    k++
+    const text = lines.texts[lines.record[first]!]!
+    const end = lines.end[last]!
+    if (end < text.length) pieces.push(text.subarray(lines.start[first]!, end + 1))
+    else pieces.push(text.subarray(lines.start[first]!, end), LINE_END)
+  }
+  const fd = openSync(file, 'w')
+  try {
+    let rest = pieces
+    while (rest.length > 0) {
+      const some = rest.length > 1000 ? rest.slice(0, 1000) : rest
+      rest = rest.length > 1000 ? rest.slice(1000) : []
+      writeAll(fd, some)
+    }
+  } finally {
+    closeSync(fd)
+  }
+}
+
+const writeAll = (fd: number, pieces: Buffer[]): void => {
+  let expected = 0
+  for (const p of pieces) expected += p.length
+  const written = writevSync(fd, pieces)
+  if (written < expected) {
+    const rest = Buffer.concat(pieces).subarray(written)
+    writeAll(fd, [rest])
+  }
+}
+
+type Outcome = { rows: number; misfits: { row: number; verdict: number }[] }
+
+/** Decodes lines that are thought readable into the table; null when the read as a whole fails. */
+const decodeLines = async (context: Context, events: Int32Array): Promise<Outcome | null> => {
+  const { session, dataset, options, lines } = context
+  const table = ident(options.table)
+  return withFile(context, events, async (file) => {
+    const numbers = rowNumbersSql(lines, events, options.positions)
+    const decoded = decodeSql(dataset, file, options)
+    try {
+      await session.run(
+        `CREATE OR REPLACE TEMP TABLE ${table} AS SELECT n.*, d.* FROM (${decoded}) d POSITIONAL JOIN (${numbers}) n`,
+      )
+    } catch (error) {
+      if (isUnreadable(error)) return null
+      throw error
+    }
+    const [counted] = await session.rows<{ rows: string; bad: string; odd: string }>(
+      `SELECT count(*) AS rows, count(*) FILTER (_verdict <> 0) AS bad, count(*) FILTER (_verdict IS NULL OR _row IS NULL) AS odd FROM ${table}`,
+    )
+    if (Number(counted!.rows) !== events.length || Number(counted!.odd) !== 0) return null
+    let misfits: Outcome['misfits'] = []
+    if (Number(counted!.bad) > 0) {
+      const found = await session.columns(`SELECT _row, _verdict FROM ${table} WHERE _verdict <> 0 ORDER BY _row`)
+      misfits = (found[0] as bigint[]).map((row, i) => ({ row: Number(row), verdict: Number(found[1]![i]) }))
+      await session.run(`DELETE FROM ${table} WHERE _verdict <> 0`)
+    }
+    await session.run(`ALTER TABLE ${table} DROP COLUMN _verdict`)
+    return { rows: events.length - misfits.length, misfits }
+  })
+}
+
+/** The engine's errors that come from a file's text. */
+const isUnreadable = (error: unknown): boolean =>
+  /Invalid Input Error: .*(Malformed JSON|JSON transform error|maximum_object_size|duplicate key)/s.test(String(error))
+
+/** Marks the lines that cannot be read: those the engine names at once, and what is left by bisection. */
+const findUnreadable = async (context: Context, events: Int32Array): Promise<void> => {
+  const { session, dataset, lines } = context
+  if (events.length > 1) {
+    const named = await withFile(context, events, (file) => session.columns(suspectsSql(dataset, file)))
+    for (const n of (named[0] ?? []) as (bigint | number)[])
+      await bisect(context, events.subarray(Number(n), Number(n) + 1))
+  }
+  const left = events.filter((n) => !lines.dead.has(n))
+  await bisect(context, left)
+}
+
+/** Halves until the lines that fail stand alone. */
+const bisect = async (context: Context, events: Int32Array): Promise<void> => {
+  if (events.length === 0) return
+  const error = await readError(context, events)
+  if (error === null) return
+  if (events.length === 1) {
+    const n = events[0]!
+    context.lines.dead.set(n, unreadable(context.lines, n, error))
+    return
+  }
+  const half = events.length >> 1
+  await bisect(context, events.subarray(0, half))
+  await bisect(context, events.subarray(half))
+}
+
+/** Null when the lines can be read, else the engine's words. */
+const readError = (context: Context, events: Int32Array): Promise<string | null> =>
+  withFile(context, events, async (file) => {
+    try {
+      const [read] = await context.session.rows<{ _lines: string }>(
+        `SELECT count(COLUMNS(*)), count(*) AS _lines FROM ${readSql(
+          file,
+          context.dataset.columns.map((c) => ({ name: c.name, type: 'JSON' })),
+        )}`,
+      )
+      return Number(read!._lines) === events.length ? null : 'not one object on one line'
+    } catch (error) {
+      if (isUnreadable(error)) return String(error)
+      throw error
+    }
+  })
+
+const textOf = (lines: Lines, n: number): Buffer =>
+  lines.texts[lines.record[n]!]!.subarray(lines.start[n], lines.end[n])
+
+const unreadable = (lines: Lines, n: number, error: string): DeadReason => {
+  const got = shorten(textOf(lines, n).toString('utf8', 0, 800))
+  const twice = /duplicate key/.test(error)
+  if (twice) return { code: 'WEIR_DECODE_KEY_TWICE', expected: 'each declared column at most once', got }
+  const why = /line \d+: (.*?)\.? *(Try|$)/s.exec(error)?.[1]?.trim()
+  return { code: 'WEIR_DECODE_JSON', expected: 'a JSON object on one line', got: why ? shorten(`${why}: ${got}`) : got }
+}
+
+const deadEvent = (lines: Lines, n: number, reason: DeadReason, column: string | null): DeadEvent => ({
+  row: n,
+  record: lines.record[n]!,
+  index: lines.index[n]!,
+  code: reason.code,
+  column,
+  expected: reason.expected,
+  got: reason.got,
+  raw: new Uint8Array(textOf(lines, n)),
+})
+
+/** Reasons for readable events that do not fit, with the fields in the engine's words. */
+const explainMisfits = async (context: Context, misfits: Outcome['misfits']): Promise<DeadEvent[]> => {
+  const { session, dataset, lines } = context
+  const events = Int32Array.from(misfits, (m) => m.row)
+  const fields = await withFile(context, events, (file) =>
+    session.columns(
+      `SELECT * FROM ${readSql(
+        file,
+        dataset.columns.map((c) => ({ name: c.name, type: 'JSON' })),
+      )}`,
+    ),
+  )
+  return misfits.map((m, i) => {
+    const { kind, column: number } = verdictOf(m.verdict)
+    const column = dataset.columns[number]!
+    const got = fields[number]![i]
+    const text = got === null || got === undefined ? 'nothing' : shorten(String(got))
+    switch (kind) {
+      case 'type':
+        return deadEvent(
+          lines,
+          m.row,
+          { code: 'WEIR_DECODE_TYPE', expected: expectedOf(column), got: text },
+          column.name,
+        )
+      case 'missing':
+        return deadEvent(
+          lines,
+          m.row,
+          { code: 'WEIR_DECODE_MISSING', expected: `${expectedOf(column)}; required`, got: text },
+          column.name,
+        )
+      case 'eventTime': {
+        const { from, to } = dataset.eventTimeRangeUs
+        const iso = (us: bigint): string => new Date(Number(us / 1000n)).toISOString()
+        return deadEvent(
+          lines,
+          m.row,
+          { code: 'WEIR_DECODE_EVENT_TIME', expected: `a time from ${iso(from)} to before ${iso(to)}`, got: text },
+          column.name,
+        )
+      }
+      default:
+        return deadEvent(
+          lines,
+          m.row,
+          {
+            code: 'WEIR_DECODE_UNKNOWN_FIELD',
+            expected: `only ${shorten(dataset.columns.map((c) => c.name).join(', '))}`,
+            got: shorten(textOf(lines, m.row).toString('utf8', 0, 800)),
+          },
+          null,
+        )
+    }
+  })
+}

@@ -1,0 +1,121 @@
+/**
+ * Lines of a batch: which bytes of which record are which event, and which lines are dead before the engine reads them.
+ * Invariant: events are numbered from 0 in the order of the records' lines, dead ones counted, blank lines not; what is
+ * alive begins with `{`, is UTF-8 and is at most MAX_EVENT_BYTES long.
+ */
+import { isUtf8 } from 'node:buffer'
+import { MAX_EVENT_BYTES } from '../model/decode/decode-sql.ts'
+
+export type BatchRecord = { bytes: Uint8Array; events: number }
+
+export type DeadReason = { code: string; expected: string; got: string }
+
+export type Lines = {
+  count: number
+  /** Per event: record, index in the record, byte range in the record's `texts`. */
+  record: Int32Array
+  index: Int32Array
+  start: Int32Array
+  end: Int32Array
+  /** The records' bytes as they are read: as given, or with the line breaks inside one document made blanks. */
+  texts: Buffer[]
+  dead: Map<number, DeadReason>
+}
+
+const NEWLINE = 10
+const OPEN = 123
+const isBlank = (byte: number): boolean => byte === 32 || byte === 9 || byte === 13
+
+export const scanLines = (records: BatchRecord[]): Lines => {
+  let capacity = 16
+  for (const r of records) capacity += r.events + 1
+  const lines: Lines = {
+    count: 0,
+    record: new Int32Array(capacity),
+    index: new Int32Array(capacity),
+    start: new Int32Array(capacity),
+    end: new Int32Array(capacity),
+    texts: [],
+    dead: new Map(),
+  }
+  for (let r = 0; r < records.length; r++) scanRecord(lines, records[r]!, r)
+  return lines
+}
+
+const scanRecord = (lines: Lines, record: BatchRecord, r: number): void => {
+  let text = Buffer.from(record.bytes.buffer, record.bytes.byteOffset, record.bytes.byteLength)
+  if (record.events === 1) text = asOneDocument(text)
+  lines.texts.push(text)
+  const clean = isUtf8(text)
+  let index = 0
+  for (let from = 0; from < text.length; ) {
+    const found = text.indexOf(NEWLINE, from)
+    const to = found < 0 ? text.length : found
+    let first = from
+    while (first < to && isBlank(text[first]!)) first++
+    if (first < to) {
+      if (lines.count === lines.record.length) grow(lines)
+      const n = lines.count++
+      lines.record[n] = r
+      lines.index[n] = index++
+      lines.start[n] = first
+      lines.end[n] = to
+      if (text[first] !== OPEN || !clean || to - first > MAX_EVENT_BYTES) {
+        const reason = deadOnSight(text.subarray(first, to))
+        if (reason) lines.dead.set(n, reason)
+      }
+    }
+    from = to + 1
+  }
+}
+
+const grow = (lines: Lines): void => {
+  for (const key of ['record', 'index', 'start', 'end'] as const) {
+    const wider = new Int32Array(lines.record.length * 2)
+    if (key === 'record') continue
+    wider.set(lines[key])
+    lines[key] = wider
+  }
+  const wider = new Int32Array(lines.record.length * 2)
+  wider.set(lines.record)
+  lines.record = wider
+}
+
+/**
+ * A record of one event may come from a foreign producer, with line breaks inside its document: tried as one document
+ * first. Between the tokens of JSON a line break is a blank; inside a string it is an error either way.
+ */
+const asOneDocument = (text: Buffer): Buffer => {
+  const first = text.indexOf(NEWLINE)
+  if (first < 0) return text
+  let last = text.length - 1
+  while (last >= 0 && (text[last] === NEWLINE || isBlank(text[last]!))) last--
+  if (first > last) return text
+  try {
+    JSON.parse(text.toString('utf8'))
+  } catch {
+    return text
+  }
+  const joined = Buffer.from(text)
+  for (let i = first; i <= last; i++) if (joined[i] === NEWLINE) joined[i] = 32
+  return joined
+}
+
+const deadOnSight = (line: Buffer): DeadReason | null => {
+  if (line.length > MAX_EVENT_BYTES)
+    return {
+      code: 'WEIR_DECODE_TOO_LONG',
+      expected: `an event of at most ${MAX_EVENT_BYTES} bytes`,
+      got: `${line.length} bytes`,
+    }
+  if (line[0] !== OPEN)
+    return { code: 'WEIR_DECODE_NOT_OBJECT', expected: 'a JSON object', got: shorten(line.toString('utf8', 0, 200)) }
+  if (!isUtf8(line)) return { code: 'WEIR_DECODE_UTF8', expected: 'UTF-8', got: shorten(line.toString('utf8', 0, 200)) }
+  return null
+}
+
+/** Text of at most 100 characters for a dead letter. */
+export const shorten = (text: string): string => {
+  const points = [...text.slice(0, 200)]
+  return points.length <= 100 && text.length <= 200 ? text : `${points.slice(0, 99).join('')}…`
+}

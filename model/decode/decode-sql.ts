@@ -1,0 +1,125 @@
+/**
+ * The decoder as SQL: one way only, whatever the batch size, so that the door, the speed layer and the archiver give the
+ * same verdict and the same value for the same bytes.
+ * Invariant: a row's verdict depends on all declared columns of its own line and on nothing else; `columns` and `extra`
+ * choose only what is kept. Reading is `read_json` over a file of lines, each of which begins with `{`.
+ */
+import type { Column, Dataset } from '../dataset.ts'
+import { ident, literal } from '../ident.ts'
+import { kindOf, readType, valueLayers } from './type-table.ts'
+
+/** Longest line that an event may be, in bytes. */
+export const MAX_EVENT_BYTES = 16 * 1024 * 1024
+
+/** Verdict numbers in `_verdict`: 0 is good, else one of the kinds below times 100,000 plus the column's number. */
+export const VERDICT = { good: 0, type: 1, missing: 2, eventTime: 3, unknown: 4 } as const
+const FACTOR = 100_000
+
+export type Verdict = { kind: keyof typeof VERDICT; column: number }
+export const verdictOf = (code: number): Verdict => {
+  const number = Math.floor(code / FACTOR)
+  const kind = (Object.keys(VERDICT) as (keyof typeof VERDICT)[]).find((k) => VERDICT[k] === number)
+  if (kind === undefined) throw new Error(`no verdict has the number ${code}`)
+  return { kind, column: code % FACTOR }
+}
+
+/** `read_json` over a file of lines. Not `ignore_errors`, which would turn an unreadable line into a row of NULLs. */
+export const readSql = (file: string, columns: { name: string; type: string }[]): string =>
+  `read_json(${literal(file)}, format = 'newline_delimited', records = true, auto_detect = false, compression = 'uncompressed', ` +
+  `maximum_object_size = ${MAX_EVENT_BYTES}, columns = {${columns.map((c) => `${literal(c.name)}: ${literal(c.type)}`).join(', ')}})`
+
+/** Lines of a file as raw JSON text, in order. */
+export const rawSql = (file: string): string =>
+  `read_ndjson_objects(${literal(file)}, compression = 'uncompressed', maximum_object_size = ${MAX_EVENT_BYTES})`
+
+export const isRequired = (dataset: Dataset, column: Column): boolean =>
+  column.required || column.name === dataset.eventTime || column.name === dataset.id
+
+export type DecodeOptions = {
+  /** Declared columns wanted in the output; id and event time are added. Default all. */
+  columns?: string[]
+  /** Adds `_extra`: JSON text of the unknown fields, NULL when there are none. */
+  extra?: boolean
+}
+
+/** Declared columns that a decoded table has, in the order of the definition. */
+export const keptColumns = (dataset: Dataset, columns: string[] | undefined): Column[] =>
+  columns === undefined
+    ? dataset.columns
+    : dataset.columns.filter((c) => columns.includes(c.name) || c.name === dataset.id || c.name === dataset.eventTime)
+
+/**
+ * Rows of a file of lines: the wanted columns, `_extra` when asked, and `_verdict`. Rows come in the order of the lines.
+ * Fails as a whole when one line cannot be read (malformed, a declared key twice).
+ */
+export const decodeSql = (dataset: Dataset, file: string, options: DecodeOptions = {}): string => {
+  const columns = dataset.columns
+  const needsRaw = options.extra === true || dataset.extra === 'reject'
+  const read = readSql(
+    file,
+    columns.map((c) => ({ name: c.name, type: readType(c) })),
+  )
+  const layers = columns.map((c, i) => valueLayers(c, `r${i}`, `h${i}`))
+  const raws = columns.map((c, i) =>
+    readType(c) === 'JSON' ? `d.${ident(c.name)}::VARCHAR AS r${i}` : `d.${ident(c.name)} AS r${i}`,
+  )
+  const source = needsRaw ? `${read} d POSITIONAL JOIN ${rawSql(file)} o` : `${read} d`
+  const l1 = `SELECT ${[...raws, ...(needsRaw ? ['o.json AS raw'] : [])].join(', ')} FROM ${source}`
+  const helpers = layers.flatMap((l, i) => (l.helper === null ? [] : [`${l.helper} AS h${i}`]))
+  const unknown = needsRaw ? [`${unknownFields(dataset)} AS unknown`] : []
+  const l2 = `SELECT *${[...helpers, ...unknown].map((h) => `, ${h}`).join('')} FROM (${l1})`
+  const l3 = `SELECT ${[
+    ...layers.map((l, i) => `${l.value} AS v${i}`),
+    ...columns.flatMap((c, i) => (kindOf(c) === 'any' ? [] : [`r${i}`])),
+    ...(needsRaw ? ['raw', 'unknown'] : []),
+  ].join(', ')} FROM (${l2})`
+  const kept = keptColumns(dataset, options.columns).map((c) => `v${columns.indexOf(c)} AS ${ident(c.name)}`)
+  const extra = options.extra ? [`${extraSql} AS _extra`] : []
+  return `SELECT ${[...kept, ...extra, `${verdictSql(dataset)} AS _verdict`].join(', ')} FROM (${l3})`
+}
+
+const verdictSql = (dataset: Dataset): string => {
+  const good: string[] = []
+  const misfits: string[] = []
+  const misfit = (test: string, kind: keyof typeof VERDICT, i: number): void => {
+    misfits.push(`WHEN ${test} THEN ${VERDICT[kind] * FACTOR + i}`)
+  }
+  for (const [i, column] of dataset.columns.entries()) {
+    const required = isRequired(dataset, column)
+    const checked = kindOf(column) !== 'any'
+    if (checked) misfit(`v${i} IS NULL AND r${i} IS NOT NULL`, 'type', i)
+    if (required) misfit(`v${i} IS NULL`, 'missing', i)
+    if (required) good.push(`v${i} IS NOT NULL`)
+    else if (checked) good.push(`(v${i} IS NOT NULL OR r${i} IS NULL)`)
+    if (column.name === dataset.eventTime) {
+      const { from, to } = dataset.eventTimeRangeUs
+      const inRange = `(v${i} >= make_timestamptz(${from}::BIGINT) AND v${i} < make_timestamptz(${to}::BIGINT))`
+      good.push(inRange)
+      misfit(`NOT ${inRange}`, 'eventTime', i)
+    }
+  }
+  if (dataset.extra === 'reject') {
+    good.push('len(unknown) = 0')
+    misfit('len(unknown) > 0', 'unknown', 0)
+  }
+  return `(CASE WHEN ${good.join(' AND ')} THEN 0 ELSE CASE ${misfits.join(' ')} ELSE 0 END END)::INTEGER`
+}
+
+/** Keys of the line that are not declared, in their order. */
+const unknownFields = (dataset: Dataset): string =>
+  `list_filter(json_keys(raw), lambda k: k NOT IN (${dataset.columns.map((c) => literal(c.name)).join(', ')}))`
+
+/** Unknown fields as one JSON object, values as they were written; of a key that comes twice the first value. */
+const extraSql = `CASE WHEN len(unknown) > 0 THEN '{' || array_to_string(list_transform(list_distinct(unknown), lambda k: to_json(k)::VARCHAR || ':' || json_extract(raw, '/' || replace(replace(k, '~', '~0'), '/', '~1'))::VARCHAR), ',') || '}' END`
+
+/**
+ * Why lines cannot be read, for a file whose whole read failed: `n` (line number from 0), `reason`: 'json' (malformed),
+ * 'twice' (a declared key comes twice) or NULL. `keys` names the keys in question.
+ */
+export const suspectsSql = (dataset: Dataset, file: string): string =>
+  `SELECT n, reason FROM (SELECT n, CASE WHEN NOT json_valid(line) THEN 'json' WHEN len(keys) <> len(list_distinct(keys)) THEN 'twice' END AS reason
+   FROM (SELECT line, n, CASE WHEN json_valid(line) THEN list_filter(json_keys(line), lambda k: k IN (${dataset.columns
+     .map((c) => literal(c.name))
+     .join(', ')})) END AS keys
+   FROM (SELECT unnest(lines) AS line, generate_subscripts(lines, 1) - 1 AS n FROM (SELECT string_split(content, chr(10)) AS lines FROM read_text(${literal(file)})))
+   WHERE line <> '')) WHERE reason IS NOT NULL ORDER BY n`
