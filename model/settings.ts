@@ -68,6 +68,12 @@ export const SettingsSchema = Type.Object(
     }),
     ingest: group({
       bodyBytes: integer(16 * MiB, 1_024, 1_024 * MiB, 'greatest request body, after decompression, in bytes'),
+      inflateRatio: integer(
+        200,
+        2,
+        2_000,
+        'greatest ratio of a gzipped body to its compressed size, beyond its first MiB',
+      ),
       lineBytes: integer(MiB, 256, 64 * MiB, 'greatest event in bytes'),
       eventsPerRequest: integer(100_000, 1, 10_000_000, 'most events in one request'),
       depth: integer(64, 1, 1_000, 'deepest nesting of an event'),

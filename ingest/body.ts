@@ -1,0 +1,169 @@
+/**
+ * Reading request bodies. Invariant: never more than `bodyBytes` (+ one chunk) of a body are held, whatever it claims or
+ * inflates to, and every byte held is reserved in the budget that all requests share.
+ */
+import { Readable } from 'node:stream'
+import { createGunzip } from 'node:zlib'
+import { WeirError } from '../model/errors.ts'
+import { aborted, badGzip, badRatio, overload, tooLarge } from './errors.ts'
+
+/** Bytes of all requests being taken in. `reserve` gives back false, and takes nothing, above the limit. */
+export type Budget = { reserve(bytes: number): boolean; release(bytes: number): void; used(): number; limit: number }
+
+export const newBudget = (limit: number): Budget => {
+  let used = 0
+  return {
+    limit,
+    reserve: (bytes) => {
+      // One body always fits, whatever the settings: else a small budget would refuse it for ever.
+      if (used > 0 && used + bytes > limit) return false
+      used += bytes
+      return true
+    },
+    release: (bytes) => {
+      used -= bytes
+    },
+    used: () => used,
+  }
+}
+
+export type BodyLimits = { bodyBytes: number; inflateRatio: number }
+
+/** Output below this is never called a bomb: short repetitive bodies compress well. */
+const RATIO_FREE_BYTES = 1024 * 1024
+const NEWLINE = 10
+
+/**
+ * The whole body, unzipped when it is gzip (by `gzip`, or by its first two bytes, which no JSON text has), and ended by
+ * a newline (one is added if need be). `held` is told of every byte that counts against the budget. Throws
+ * WEIR_INGEST_TOO_LARGE, _RATIO, _BAD_GZIP, _ABORTED, _OVERLOAD; whatever it throws, it holds nothing any more.
+ */
+export const readBody = async (
+  source: AsyncIterable<Uint8Array> | Uint8Array,
+  gzip: boolean,
+  limits: BodyLimits,
+  budget: Budget,
+  held: (bytes: number) => void,
+): Promise<Buffer> => {
+  const take = (bytes: number): void => {
+    if (!budget.reserve(bytes)) throw overload(budget.limit)
+    held(bytes)
+  }
+  if (source instanceof Uint8Array) {
+    const zipped = gzip || isGzip(source)
+    if (!zipped) {
+      if (source.byteLength > limits.bodyBytes) throw tooLarge(limits.bodyBytes)
+      take(source.byteLength)
+      return endWithNewline(Buffer.from(source.buffer, source.byteOffset, source.byteLength))
+    }
+    return collect(inflate(only(source), limits), limits, take)
+  }
+  const { first, all } = await peek(source)
+  return collect(gzip || isGzip(first) ? inflate(all, limits) : all, limits, take)
+}
+
+const isGzip = (bytes: Uint8Array): boolean => bytes.byteLength >= 2 && bytes[0] === 0x1f && bytes[1] === 0x8b
+
+async function* only(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes
+}
+
+/** The first bytes (two at least, if there are so many), and an iterable that begins with them. */
+const peek = async (
+  source: AsyncIterable<Uint8Array>,
+): Promise<{ first: Uint8Array; all: AsyncIterable<Uint8Array> }> => {
+  const iterator = source[Symbol.asyncIterator]()
+  let first: Uint8Array = new Uint8Array(0)
+  while (first.byteLength < 2) {
+    const next = await nextOf(iterator)
+    if (next.done) break
+    first = first.byteLength === 0 ? next.value : Buffer.concat([first, next.value])
+  }
+  const all = async function* (): AsyncGenerator<Uint8Array> {
+    try {
+      if (first.byteLength > 0) yield first
+      for (;;) {
+        const next = await nextOf(iterator)
+        if (next.done) return
+        yield next.value
+      }
+    } finally {
+      await iterator.return?.()
+    }
+  }
+  return { first, all: all() }
+}
+
+const nextOf = async (iterator: AsyncIterator<Uint8Array>): Promise<IteratorResult<Uint8Array>> => {
+  try {
+    return await iterator.next()
+  } catch (cause) {
+    throw aborted(cause)
+  }
+}
+
+const collect = async (
+  chunks: AsyncIterable<Uint8Array>,
+  limits: BodyLimits,
+  take: (bytes: number) => void,
+): Promise<Buffer> => {
+  const parts: Uint8Array[] = []
+  let total = 0
+  for await (const chunk of chunks) {
+    if (chunk.byteLength === 0) continue
+    total += chunk.byteLength
+    if (total > limits.bodyBytes) throw tooLarge(limits.bodyBytes)
+    take(chunk.byteLength)
+    parts.push(chunk)
+  }
+  if (parts.length === 1) {
+    const [part] = parts as [Uint8Array]
+    return endWithNewline(Buffer.from(part.buffer, part.byteOffset, part.byteLength))
+  }
+  const last = parts.at(-1)
+  const ended = last !== undefined && last[last.byteLength - 1] === NEWLINE
+  const whole = Buffer.allocUnsafe(total + (ended ? 0 : 1))
+  let at = 0
+  for (const part of parts) {
+    whole.set(part, at)
+    at += part.byteLength
+  }
+  if (!ended) whole[at] = NEWLINE
+  return whole
+}
+
+const endWithNewline = (bytes: Buffer): Buffer => {
+  if (bytes[bytes.byteLength - 1] === NEWLINE) return bytes
+  const ended = Buffer.allocUnsafe(bytes.byteLength + 1)
+  ended.set(bytes)
+  ended[bytes.byteLength] = NEWLINE
+  return ended
+}
+
+/** Chunks of the unzipped stream. zlib works only as far ahead as its small output buffer, so a bomb is met chunk by chunk. */
+async function* inflate(source: AsyncIterable<Uint8Array>, limits: BodyLimits): AsyncGenerator<Uint8Array> {
+  let zipped = 0
+  let plain = 0
+  const counted = async function* (): AsyncGenerator<Uint8Array> {
+    for await (const chunk of source) {
+      zipped += chunk.byteLength
+      yield chunk
+    }
+  }
+  const input = Readable.from(counted(), { objectMode: false, highWaterMark: 64 * 1024 })
+  const gunzip = createGunzip({ chunkSize: 64 * 1024 })
+  input.on('error', (error) => gunzip.destroy(error))
+  input.pipe(gunzip)
+  try {
+    for await (const chunk of gunzip as AsyncIterable<Buffer>) {
+      plain += chunk.byteLength
+      if (plain > RATIO_FREE_BYTES && plain > zipped * limits.inflateRatio) throw badRatio(limits.inflateRatio)
+      yield chunk
+    }
+  } catch (error) {
+    throw error instanceof WeirError ? error : badGzip(error)
+  } finally {
+    input.destroy()
+    gunzip.destroy()
+  }
+}
