@@ -10,8 +10,17 @@ export type PartFile = {
   size: number
   sha256: string
   rows: number
-  /** UTC day of the buckets inside ('2026-11-24'), or 'slot-<n>' for views without a bucket. */
+  /** UTC day of the buckets inside ('2026-11-24'; 'none' for buckets that are NULL), or 'slot-<n>' for views without a bucket. */
   part: string
+}
+
+export type KeptGeneration = {
+  generation: number
+  lineage: string
+  cut: Cut
+  files: PartFile[]
+  slots?: number
+  publishedAt?: string
 }
 
 export type Pointer = {
@@ -27,10 +36,12 @@ export type Pointer = {
   lineage: string
   kind: 'extend' | 'recompute' | 'rollback' | 'catch-up'
   files: PartFile[]
+  /** Number of slots that cells of a view without a bucket are spread over; absent: 1. */
+  slots?: number
   /** Lineages known to be wrong: a roll back to one needs force. */
   suspectLineages: string[]
   /** Generations that are pinned for roll back, newest first. */
-  kept: { generation: number; lineage: string; cut: Cut; files: PartFile[] }[]
+  kept: KeptGeneration[]
   engineVersion: string
   /** Append time independent; for people only. */
   publishedAt: string
