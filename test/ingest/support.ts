@@ -2,6 +2,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { afterAll } from 'vitest'
 import { decodeBatch } from '../../engine/decode.ts'
 import { type Engine, openEngine } from '../../engine/engine.ts'
 import { createApp, type FastifyInstance } from '../../http/app.ts'
@@ -48,6 +49,17 @@ export const event = (id: string | number, more: Record<string, unknown> = {}): 
 
 export const lines = (...events: string[]): Buffer => Buffer.from(events.map((e) => `${e}\n`).join(''))
 
+// One engine for each test file: opening one takes longer than most tests.
+let shared: Engine | undefined
+afterAll(async () => {
+  await shared?.close()
+  shared = undefined
+})
+const sharedEngine = async (): Promise<Engine> => {
+  shared ??= await openEngine()
+  return shared
+}
+
 const closers: (() => Promise<unknown>)[] = []
 /** Closes all that was opened; for `afterEach` or `afterAll`. */
 export const cleanUp = async (): Promise<void> => {
@@ -83,7 +95,7 @@ export const openWorld = async (
   const datasets = options.datasets ?? [orders()]
   const settings = { ...parseSettings('').ingest, ...options.ingest }
   const log = await openLmdbLog({ folder: join(folder, 'log') })
-  const engine = await openEngine({ tempDir: folder })
+  const engine = await sharedEngine()
   const rejects = await openRejectStore({ folder: join(folder, 'rejects'), maxBytes: settings.rejectsBytes })
   const door = await openDoor({
     log: options.log?.(log) ?? log,
@@ -97,7 +109,6 @@ export const openWorld = async (
     await door.close()
     await rejects.close()
     await log.close()
-    await engine.close()
   })
   return { log, engine, door, rejects, datasets, folder }
 }
