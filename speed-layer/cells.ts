@@ -9,7 +9,7 @@
 import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Engine, Session } from '../engine/engine.ts'
-import { cellTableColumns, keyColumns, mergeCellsSql, packSql, partialSql, unpackSql } from '../model/cells.ts'
+import { cellTableColumns, keyColumns, mergeCellsSql, packSql, unpackSql } from '../model/cells.ts'
 import { blockHash, digestOf, EMPTY_DIGEST, xorDigest } from '../model/digest.ts'
 import { ident, literal } from '../model/ident.ts'
 import type { Block } from '../model/ports/speed-store.ts'
@@ -87,14 +87,14 @@ export const blocksFit = (blocks: Block[], expected: { digest: string; blocks: n
   digestOf(blocks.map((b) => b.hash)) === expected.digest
 
 /**
- * Merges the partial cells of `source` (decoded, counted rows) into the table, inside the caller's transaction, and
- * packs the touched blocks.
+ * Merges partial cells (a SELECT) into the table, inside the caller's transaction, and packs the touched blocks. Without
+ * `pack` the hashes stay behind the table, until `packAll`.
  */
-export const mergeBatch = async (session: Session, cells: Cells, source: string): Promise<CellChange> => {
+export const mergePart = async (session: Session, cells: Cells, partSql: string, pack = true): Promise<CellChange> => {
   const { view, table } = cells
   const part = `${table}_part`
   const next = `${table}_next`
-  await session.run(`CREATE OR REPLACE TEMP TABLE ${part} AS ${partialSql(view, source)}`)
+  await session.run(`CREATE OR REPLACE TEMP TABLE ${part} AS ${partSql}`)
   const [touched] = await session.rows<{ n: string }>(`SELECT count(*) AS n FROM ${part}`)
   const unchanged = {
     blocks: [],
@@ -121,21 +121,26 @@ export const mergeBatch = async (session: Session, cells: Cells, source: string)
     FROM known LEFT JOIN counts ON counts.b IS NOT DISTINCT FROM ${bucket}`)
   const [gone] = await session.rows<{ Count: string }>(`DELETE FROM ${table} c USING ${next} p WHERE ${same}`)
   await session.run(`INSERT INTO ${table} BY NAME SELECT * FROM ${next}`)
+  const replaced = Number(gone?.Count ?? 0)
+  if (!pack) return { ...unchanged, replaced }
   const packed = await session.rows<{ _block: string; lines: string }>(
     packSql(view, `(SELECT * FROM ${table} WHERE _block IN (SELECT DISTINCT _block FROM ${next}))`),
   )
   const hashes = new Map(cells.hashes)
   let digest = cells.digest
-  const blocks = packed.map(({ _block: id, lines }): Block => {
-    const bytes = Buffer.from(`${lines}\n`, 'utf8')
-    const hash = blockHash(id, bytes)
+  const blocks = packed.map(blockOf)
+  for (const { id, hash } of blocks) {
     const old = hashes.get(id)
     if (old !== undefined) digest = xorDigest(digest, old)
     digest = xorDigest(digest, hash)
     hashes.set(id, hash)
-    return { id, bytes, hash }
-  })
-  return { blocks, hashes, digest, blockCount: hashes.size, replaced: Number(gone?.Count ?? 0) }
+  }
+  return { blocks, hashes, digest, blockCount: hashes.size, replaced }
+}
+
+const blockOf = ({ _block: id, lines }: { _block: string; lines: string }): Block => {
+  const bytes = Buffer.from(`${lines}\n`, 'utf8')
+  return { id, bytes, hash: blockHash(id, bytes) }
 }
 
 /** Makes a change the committed state; outside a transaction, it also rewrites a table that is mostly deleted rows. */
@@ -150,11 +155,10 @@ export const commitCells = async (session: Session, cells: Cells, change: CellCh
   cells.deleted = 0
 }
 
-/** All blocks of the table, for `install`. */
+/** All blocks of the table, for `install`; they become the committed ones. */
 export const packAll = async (session: Session, cells: Cells): Promise<Block[]> => {
-  const packed = await session.rows<{ _block: string; lines: string }>(packSql(cells.view, cells.table))
-  return packed.map(({ _block: id, lines }) => {
-    const bytes = Buffer.from(`${lines}\n`, 'utf8')
-    return { id, bytes, hash: blockHash(id, bytes) }
-  })
+  const blocks = (await session.rows<{ _block: string; lines: string }>(packSql(cells.view, cells.table))).map(blockOf)
+  cells.hashes = new Map(blocks.map((b) => [b.id, b.hash]))
+  cells.digest = digestOf(cells.hashes.values())
+  return blocks
 }
