@@ -43,8 +43,8 @@ type Task = {
   tail: Promise<unknown>
 }
 
-export const openArchiver = (ctx: BatchContext, datasetName: string): Archiver => {
-  const dataset = datasetOf(ctx, datasetName)
+export const openArchiver = (ctx: BatchContext, of: { name: string }): Archiver => {
+  const dataset = datasetOf(ctx, of.name)
   const events = ctx.lake.events(dataset)
   const tasks = new Map<number, Task>()
   let isOpen = true
@@ -126,7 +126,7 @@ export const openArchiver = (ctx: BatchContext, datasetName: string): Archiver =
     return 'nothing'
   }
 
-  return {
+  const archiver: Archiver = {
     step: (partition, options = {}) => {
       if (!isOpen) return Promise.resolve('nothing')
       const task = taskOf(partition)
@@ -156,8 +156,13 @@ export const openArchiver = (ctx: BatchContext, datasetName: string): Archiver =
       isOpen = false
       await Promise.allSettled([...tasks.values()].map((t) => t.tail))
       tasks.clear()
+      const all = sharedOf(ctx)
+      if (all.get(dataset.name) === archiver) all.delete(dataset.name)
     },
   }
+  const all = sharedOf(ctx)
+  if (!all.has(dataset.name)) all.set(dataset.name, archiver)
+  return archiver
 }
 
 const misfit = (
@@ -180,19 +185,19 @@ const misfit = (
     next: 'bring the old log back, or give the new stream another dataset name; nothing was changed',
   })
 
-/** One archiver per dataset and context, so that its de-duplication map is built once. Closed by `closeArchivers`. */
+/** One archiver per dataset and context, so that its de-duplication map is built once: extends use the one that archives all the time. */
 const shared = new WeakMap<BatchContext, Map<string, Archiver>>()
 
-export const archiverOf = (ctx: BatchContext, dataset: string): Archiver => {
+const sharedOf = (ctx: BatchContext): Map<string, Archiver> => {
   const all = shared.get(ctx) ?? new Map<string, Archiver>()
   shared.set(ctx, all)
-  const found = all.get(dataset) ?? openArchiver(ctx, dataset)
-  all.set(dataset, found)
-  return found
+  return all
 }
 
+/** The context's archiver of a dataset, opened when it is first asked for. Closed by `closeArchivers`. */
+export const archiverOf = (ctx: BatchContext, dataset: string): Archiver =>
+  sharedOf(ctx).get(dataset) ?? openArchiver(ctx, { name: dataset })
+
 export const closeArchivers = async (ctx: BatchContext): Promise<void> => {
-  const all = shared.get(ctx)
-  shared.delete(ctx)
-  for (const archiver of all?.values() ?? []) await archiver.close()
+  for (const archiver of sharedOf(ctx).values()) await archiver.close()
 }

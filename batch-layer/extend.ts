@@ -179,8 +179,4 @@ export const extend = async (ctx: BatchContext, view: View, options: ExtendOptio
   return result
 }
 
-/**
- * Goes on from the lake alone where the log no longer holds the published cut (rule 9): cut := archived. The speed side starts there.
- */
-export const catchUp = (ctx: BatchContext, view: View, options: ExtendOptions = {}): Promise<Extended> =>
-  extend(ctx, view, { ...options, speed: false, verify: false })
+export { catchUp } from './catch-up.ts'
