@@ -38,7 +38,8 @@ export const problemError = (answer: Answered, url: string): WeirError => {
     message: text('detail') ?? text('title') ?? `${url} answered ${answer.status}.`,
     expected: text('expected'),
     got: text('got'),
-    next: text('next') ?? (answer.status === 401 ? 'set WEIR_KEY, or make a key with `weir keys create`' : undefined),
+    next:
+      text('next') ?? (answer.status === 401 ? 'set WEIR_API_KEY, or make a key with `weir keys create`' : undefined),
     retryable: RETRIED.has(answer.status),
   })
 }

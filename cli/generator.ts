@@ -86,7 +86,11 @@ const jsonOf = (column: Column, r: Random, timeMs: number): string => {
 
 const identity = (column: Column, seed: number, n: number, r: Random): string => {
   if (column.type === 'VARCHAR') return JSON.stringify(`${seed.toString(36)}-${n}`)
-  if (column.type === 'UUID') return jsonOf(column, r, 0)
+  // Random digits alone would meet again after some 100,000 events: the number and the seed make it unique.
+  if (column.type === 'UUID') {
+    const tail = seed.toString(16).padStart(12, '0').slice(-12)
+    return `"${(n >>> 0).toString(16).padStart(8, '0')}-${hex(r, 4)}-4${hex(r, 3)}-8${hex(r, 3)}-${tail}"`
+  }
   return String(seed * 1_000_000_000 + n)
 }
 

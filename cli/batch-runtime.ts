@@ -1,0 +1,120 @@
+/**
+ * The batch role: archiver loops, schedules, adoption and backfill of changed views, retiring, retention.
+ * Invariant: everything here only proposes (the commit decides), so a second batch process is waste, not harm.
+ */
+
+import { join } from 'node:path'
+import { adoptViews } from '../batch-layer/adopt.ts'
+import { archiverOf, closeArchivers } from '../batch-layer/archiver.ts'
+import { backfill } from '../batch-layer/backfill.ts'
+import type { BatchContext } from '../batch-layer/context.ts'
+import { openCronerScheduler } from '../batch-layer/croner-scheduler.ts'
+import { createJobRunner } from '../batch-layer/jobs.ts'
+import { applyRetention } from '../batch-layer/retention.ts'
+import { retireCovered } from '../batch-layer/retire.ts'
+import type { WeirError } from '../model/errors.ts'
+import type { JobAction, JobRequest, Scheduler } from '../model/ports/scheduler.ts'
+import { startLoop } from './loops.ts'
+import type { Shared } from './ports.ts'
+import type { Role } from './roles.ts'
+import { childRunner } from './worker-runner.ts'
+
+export type BatchRuntime = {
+  ctx: BatchContext
+  scheduler: Scheduler /** Views that are being filled from the lake. */
+  filling(): string[]
+}
+
+const RETENTION_MS = 30_000
+const NOTICE_MS = 600_000
+/** Nothing left to do: the loop only waits for its end. */
+const IDLE_MS = 3_600_000
+
+/** What the batch layer's functions are given, over the lake and engine of a role of this process. */
+export const batchContext = ({ options, ports, alarms }: Shared, role: Role): BatchContext => {
+  const { settings, datasets } = options.project
+  const { log, speed, publications, versions } = ports
+  const { lake, history, engine } = ports.of(role)
+  return {
+    log,
+    speed,
+    publications,
+    history,
+    lake,
+    engine,
+    datasets,
+    versions,
+    settings,
+    now: Date.now,
+    alarm: (error) => alarms.raise(`batch/${(error as Partial<WeirError>).code ?? 'notice'}`, error, NOTICE_MS),
+    ...(options.inProcessWorkers
+      ? {}
+      : {
+          runWorker: childRunner({
+            lakeFolder: join(ports.dataDir, 'lake'),
+            memory: settings.batch.recomputeMemory,
+            processes: settings.batch.recomputeProcesses,
+            threads: settings.engine.threads,
+          }),
+        }),
+  }
+}
+
+export const startBatch = async (shared: Shared): Promise<BatchRuntime> => {
+  const { options, ports, alarms, drift, closers } = shared
+  const { settings, datasets, views } = options.project
+  const { log, versions } = ports
+  const ctx = batchContext(shared, 'batch')
+  closers.add(() => closeArchivers(ctx))
+  const loop = (name: string, step: (signal: AbortSignal) => Promise<number>): void => {
+    closers.add(startLoop({ name, alarms, step }).stop)
+  }
+
+  const waiting = await adoptViews(ctx, views)
+  await versions.refresh()
+  const filling = new Set(waiting.map((v) => v.name))
+
+  for (const dataset of datasets) {
+    const archiver = archiverOf(ctx, dataset.name)
+    const pauseMs = Math.max(50, Math.min(1_000, settings.archive.maxAgeMs / 5))
+    for (const partition of await log.partitions(dataset.name))
+      loop(`archive/${dataset.name}/${partition}`, async () => {
+        const outcome = await archiver.step(partition)
+        const { stopped } = archiver.state(partition)
+        if (stopped) throw stopped
+        return outcome === 'archived' ? 0 : pauseMs
+      })
+    loop(`retention/${dataset.name}`, async () => {
+      await applyRetention(ctx, dataset)
+      return RETENTION_MS
+    })
+  }
+  loop('retire', async () => {
+    for (const dataset of datasets) for (const view of versions.fed(dataset.name)) await retireCovered(ctx, view)
+    return Math.max(500, Math.min(5_000, settings.batch.retireAfterMs / 2))
+  })
+  for (const view of waiting)
+    loop(`backfill/${view.name}`, async (signal) => {
+      if (!filling.has(view.name)) return IDLE_MS
+      const { switched } = await backfill(ctx, view, { signal, waitMs: 5_000 })
+      if (switched === 'waiting') return 500
+      filling.delete(view.name)
+      return IDLE_MS
+    })
+
+  const scheduler = openCronerScheduler({
+    runner: createJobRunner(ctx, { compared: drift.note }),
+    concurrent: settings.batch.jobs,
+    alarm: (error) => alarms.raise('batch/schedule', error, NOTICE_MS),
+  })
+  closers.add(() => scheduler.close())
+  const everyView = (action: JobAction) => (): JobRequest[] => views.map((v) => ({ view: v.name, action }))
+  const { timeZone, schedules } = settings
+  for (const action of ['extend', 'recompute', 'verify'] as const)
+    if (schedules[action] !== 'off') await scheduler.schedule(action, schedules[action], timeZone, everyView(action))
+  if (schedules.compact !== 'off')
+    await scheduler.schedule('compact', schedules.compact, timeZone, () =>
+      datasets.map((d) => ({ view: d.name, action: 'compact' })),
+    )
+  return { ctx, scheduler, filling: () => [...filling] }
+}

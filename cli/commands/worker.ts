@@ -1,0 +1,45 @@
+/** `weir worker` (hidden): shards of a recompute, one JSON job a line on stdin, one JSON reply a line on stdout. Started by worker-runner.ts. */
+import { createInterface } from 'node:readline'
+import type { Command } from 'commander'
+import { decodeJob, runShard } from '../../batch-layer/shard.ts'
+import { openEngine } from '../../engine/engine.ts'
+import { openFolderStore } from '../../lake/folder-object-store.ts'
+import { WeirError } from '../../model/errors.ts'
+import type { WorkerReply } from '../worker-runner.ts'
+
+type WorkerCommandOptions = { lake: string; memory: string; threads: string }
+
+export const workerCommand = (program: Command): void => {
+  program
+    .command('worker', { hidden: true })
+    .requiredOption('--lake <folder>')
+    .requiredOption('--memory <size>')
+    .option('--threads <n>', '', '1')
+    .action(async (options: WorkerCommandOptions) => {
+      // Ctrl-C in a terminal reaches children too: the parent decides when they end.
+      process.on('SIGINT', () => undefined)
+      const store = await openFolderStore(options.lake)
+      const engine = await openEngine({ memoryLimit: options.memory, threads: Number(options.threads) })
+      const end = (): never => process.exit(0)
+      process.on('SIGTERM', () => void engine.close().finally(end))
+      for await (const line of createInterface({ input: process.stdin })) {
+        let reply: WorkerReply
+        try {
+          reply = { result: await runShard({ store, engine, now: Date.now }, decodeJob(line)) }
+        } catch (error) {
+          const { code, next } =
+            error instanceof WeirError ? error : { code: 'WEIR_CLI_WORKER_FAILED', next: undefined }
+          reply = {
+            error: {
+              code,
+              message: String((error as Error).message ?? error),
+              ...(next === undefined ? {} : { next }),
+            },
+          }
+        }
+        process.stdout.write(`${JSON.stringify(reply)}\n`)
+      }
+      await engine.close()
+      await store.close()
+    })
+}

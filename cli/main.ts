@@ -1,0 +1,8 @@
+#!/usr/bin/env node
+// DuckDB, LMDB and file access share libuv's pool of threads. Its size is read when the pool starts, so it is set before
+// anything else is loaded: with the default of 4, a few long queries would hold up every append.
+process.env.UV_THREADPOOL_SIZE ??= '16'
+const { run } = await import('./program.ts')
+await run(process.argv)
+
+export {}

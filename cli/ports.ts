@@ -1,0 +1,97 @@
+/**
+ * The ports of one process, opened, and what its roles share. Invariant: whatever is opened here is registered to be closed
+ * before the next thing is opened.
+ *
+ * In the data folder: log/ (LMDB), speed/ (LMDB), lake/ (Delta tables, pointers), rejects/, datasets/, run/, keys.json.
+ */
+import { join, resolve } from 'node:path'
+import { type Engine, openEngine } from '../engine/engine.ts'
+import { sqlTools } from '../engine/sql-tools.ts'
+import { openFolderKeys } from '../http/folder-keys.ts'
+import { openFolderStore } from '../lake/folder-object-store.ts'
+import { openHistory, openLake } from '../lake/lake.ts'
+import { openPublications } from '../lake/publications.ts'
+import { openLmdbLog } from '../log/lmdb-log.ts'
+import type { Project } from '../model/project.ts'
+import { openVersions } from '../model/versions.ts'
+import { openLmdbSpeedStore } from '../speed-layer/lmdb-speed-store.ts'
+import type { Alarms } from './alarms.ts'
+import type { Drift } from './drift.ts'
+import type { Logger } from './logger.ts'
+import type { Role } from './roles.ts'
+
+export type WeirOptions = {
+  project: Project
+  /** Absolute, or relative to the current folder. */
+  dataDir: string
+  roles: readonly Role[]
+  logger: Logger
+  host?: string
+  port?: number
+  /** With a busy port: take a free one instead of failing. Told which one was busy. */
+  onBusyPort?: (port: number) => void
+  /** Shards of a recompute in this process instead of children. */
+  inProcessWorkers?: boolean
+}
+
+/** Closers run in reverse order of their registration; all of them, whatever one throws. */
+export type Closers = { add(close: () => Promise<unknown> | unknown): void; closeAll(): Promise<void> }
+
+export const openClosers = (logger: Logger): Closers => {
+  const list: (() => Promise<unknown> | unknown)[] = []
+  return {
+    add: (close) => void list.push(close),
+    closeAll: async () => {
+      for (let close = list.pop(); close !== undefined; close = list.pop()) {
+        try {
+          await close()
+        } catch (error) {
+          logger.error({ err: error }, 'closing failed')
+        }
+      }
+    },
+  }
+}
+
+export const openPorts = async (options: WeirOptions, closers: Closers) => {
+  const { project, roles } = options
+  const { settings, datasets } = project
+  const dataDir = resolve(options.dataDir)
+  const owned = <T extends { close(): unknown }>(value: T): T => {
+    closers.add(() => value.close())
+    return value
+  }
+  const engineOf = async (): Promise<Engine> =>
+    owned(await openEngine({ memoryLimit: settings.engine.memory, threads: settings.engine.threads }))
+
+  const log = owned(await openLmdbLog({ folder: join(dataDir, 'log'), maxBytes: settings.log.maxBytes }))
+  for (const dataset of datasets) await log.create(dataset.name, dataset.partitions)
+  const store = owned(await openFolderStore(join(dataDir, 'lake')))
+  const publications = openPublications(store)
+  const speed = owned(await openLmdbSpeedStore({ folder: join(dataDir, 'speed') }))
+  /** One engine per role: a big job of one does not take the memory of another. */
+  const role = async (name: Role) => {
+    const engine = await engineOf()
+    const lake = openLake({
+      store,
+      engine,
+      warn: (error) => options.logger.warn({ err: error, role: name }, 'the lake warns'),
+    })
+    return { engine, lake, history: openHistory(lake, datasets) }
+  }
+  const own = new Map<Role, Awaited<ReturnType<typeof role>>>()
+  for (const name of roles) own.set(name, await role(name))
+  const of = (name: Role) => own.get(name) ?? [...own.values()][0]!
+  const versions = openVersions(publications, datasets, sqlTools(of('batch').engine))
+  return { dataDir, log, store, publications, speed, versions, of, keys: await openFolderKeys(dataDir) }
+}
+
+export type Ports = Awaited<ReturnType<typeof openPorts>>
+
+export type Shared = {
+  options: WeirOptions
+  ports: Ports
+  alarms: Alarms
+  drift: Drift
+  closers: Closers
+}

@@ -1,0 +1,94 @@
+/**
+ * The only place that wires implementations to ports: `openWeir` makes a running Weir of a project and a data folder.
+ * Invariant: what was opened is closed, in reverse order, however opening or running ends; roles of one folder are held by
+ * one process each.
+ */
+import { resolve } from 'node:path'
+import type { Project } from '../model/project.ts'
+import { type Alarms, openAlarms } from './alarms.ts'
+import { type BatchRuntime, startBatch } from './batch-runtime.ts'
+import { guardDataset } from './dataset-guard.ts'
+import { type Drift, openDrift } from './drift.ts'
+import { lockRoles } from './lock.ts'
+import { startLoop } from './loops.ts'
+import { openClosers, openPorts, type Ports, type WeirOptions } from './ports.ts'
+import { startServing } from './serve.ts'
+import { type SpeedRuntime, startSpeed } from './speed-runtime.ts'
+
+export type { WeirOptions } from './ports.ts'
+
+export type Stopped = 'in time' | 'deadline'
+
+export type Weir = {
+  url: string
+  project: Project
+  alarms: Alarms
+  drift: Drift
+  batch: BatchRuntime | null
+  speed: SpeedRuntime | null
+  ports: Ports
+  /** Takes no more, drains, closes; gives up waiting at settings.server.stopMs. */
+  stop(): Promise<Stopped>
+}
+
+/** How soon a process sees what another one registered, published or activated. */
+const VERSIONS_MS = 1_000
+
+/** Opens a Weir and lets it run. Throws WEIR_CLI_LOCKED, WEIR_CLI_DATASET_CHANGED, WEIR_HTTP_OPEN_BINDING, and what the ports throw. */
+export const openWeir = async (options: WeirOptions): Promise<Weir> => {
+  const { project, roles, logger } = options
+  const closers = openClosers(logger)
+  const alarms = openAlarms(logger)
+  const drift = openDrift()
+  try {
+    const lock = await lockRoles(resolve(options.dataDir), roles)
+    closers.add(lock.release)
+    for (const dataset of project.datasets) await guardDataset(resolve(options.dataDir), dataset)
+    const ports = await openPorts(options, closers)
+    const shared = { options, ports, alarms, drift, closers }
+    const batch = roles.includes('batch') ? await startBatch(shared) : null
+    await ports.versions.refresh()
+    const refreshing = startLoop({
+      name: 'versions',
+      alarms,
+      step: async () => {
+        await ports.versions.refresh()
+        return VERSIONS_MS
+      },
+    })
+    closers.add(refreshing.stop)
+    const speed = roles.includes('speed') ? await startSpeed(shared) : null
+    const http = await startServing({ ...shared, batch, speed })
+    await lock.setUrl(http.url)
+    logger.info({ url: http.url, roles, dataDir: ports.dataDir }, `serving ${roles.join(', ')} at ${http.url}`)
+    let stopping: Promise<Stopped> | undefined
+    return {
+      url: http.url,
+      project,
+      alarms,
+      drift,
+      batch,
+      speed,
+      ports,
+      stop: () => {
+        stopping ??= withDeadline(closers.closeAll(), project.settings.server.stopMs)
+        return stopping
+      },
+    }
+  } catch (error) {
+    await closers.closeAll()
+    throw error
+  }
+}
+
+const withDeadline = async (work: Promise<void>, ms: number): Promise<Stopped> => {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<Stopped>((resolve) => {
+    timer = setTimeout(() => resolve('deadline'), ms)
+  })
+  try {
+    return await Promise.race([work.then((): Stopped => 'in time'), late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
