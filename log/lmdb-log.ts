@@ -10,6 +10,7 @@ import { mkdir } from 'node:fs/promises'
 import { open } from 'lmdb'
 import type { EventLog, NewRecord, ReadResult } from '../model/ports/event-log.ts'
 import { genesis, type Position } from '../model/position.ts'
+import { positionIn } from './block.ts'
 import { openAppender } from './lmdb-log-append.ts'
 import {
   blockAt,
@@ -204,7 +205,7 @@ const trimSome = (db: LogDatabase, dataset: string, partition: number, offset: n
     const after = block.before.offset + block.count
     if (after > offset) break
     void db.remove(blockKey(dataset, partition, start.offset))
-    start = positionOf(db, dataset, partition, state, after)
+    start = positionIn(block, block.count)
     bytes -= block.bytes.byteLength
     deleted++
   }
