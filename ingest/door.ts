@@ -66,6 +66,10 @@ const RAW_BYTES = 16 * 1024
 /** Rejected events are handed to the store in pieces, so that one bad request does not hold up the others. */
 const REJECTS_AT_ONCE = 1_000
 
+/** Fresh keys: random once for each process, then counted. Drawing random bytes for each request costs more than hashing. */
+const FRESH = randomBytes(16).toString('hex')
+let fresh = 0
+
 /** Opens the door; creates the datasets' partitions in the log where they are missing. */
 export const openDoor = async (options: DoorOptions): Promise<Door> => {
   const { log, engine, rejects, settings } = options
@@ -129,7 +133,7 @@ export const openDoor = async (options: DoorOptions): Promise<Door> => {
         framed,
         chunks: cutChunks(framed.bytes, framed.ends, settings),
         // 'k' and 'f' keep a client's key from ever meeting a fresh one.
-        key: idempotencyKey === undefined ? `f${randomBytes(16).toString('hex')}` : `k${idempotencyKey}`,
+        key: idempotencyKey === undefined ? `f${FRESH}/${fresh++}` : `k${idempotencyKey}`,
         turn:
           idempotencyKey === undefined ? turn++ % found.partitions : partitionOfText(idempotencyKey, found.partitions),
       }

@@ -3,7 +3,8 @@
  * Invariant: a request is answered only after the append of all its records resolved, and each request has its own fate:
  * what fails for one (or for a partition) is told to those whom it concerns and to nobody else.
  *
- * While a group is decoded, the next one gathers; while a group is being made durable, the next one is decoded.
+ * While a group is decoded, the next one gathers; while a group is being made durable, the next one is decoded if it is
+ * large, and goes on gathering if it is small.
  */
 import type { Engine, Session } from '../engine/engine.ts'
 import type { Dataset } from '../model/dataset.ts'
@@ -25,6 +26,8 @@ export type Lane = {
 /** A group is full at this many bytes or requests; what is more waits for the next one. */
 export const GROUP_BYTES = 4 * 1024 * 1024
 export const GROUP_REQUESTS = 2_000
+/** Less than this waits for the append of the group before; more is decoded meanwhile. */
+const PIPELINED_BYTES = 256 * 1024
 
 type Waiting = { asked: Asked; resolve: (settled: Settled) => void; reject: (error: unknown) => void }
 
@@ -41,6 +44,7 @@ export type LaneOptions = {
 export const openLane = (options: LaneOptions): Lane => {
   const { log, engine, dataset, partitions, limits } = options
   let queue: Waiting[] = []
+  let queuedBytes = 0
   let running: Promise<void> | undefined
   let session: Session | undefined
   const appends = new Set<Promise<void>>()
@@ -55,6 +59,7 @@ export const openLane = (options: LaneOptions): Lane => {
     }
     const group = queue.slice(0, n)
     queue = queue.slice(n)
+    queuedBytes = queue.reduce((sum, w) => sum + w.asked.framed.bytes.byteLength, 0)
     return group
   }
 
@@ -123,7 +128,11 @@ export const openLane = (options: LaneOptions): Lane => {
   const run = async (): Promise<void> => {
     // Requests that arrive in one turn of the event loop belong together.
     await new Promise(setImmediate)
-    while (queue.length > 0) await pass(takeGroup())
+    while (queue.length > 0) {
+      // A decode costs milliseconds however small it is: small requests gather while the group before becomes durable.
+      if (queuedBytes < PIPELINED_BYTES) await Promise.all(appends)
+      await pass(takeGroup())
+    }
     running = undefined
   }
 
@@ -131,6 +140,7 @@ export const openLane = (options: LaneOptions): Lane => {
     submit: (asked) =>
       new Promise((resolve, reject) => {
         queue.push({ asked, resolve, reject })
+        queuedBytes += asked.framed.bytes.byteLength
         running ??= run()
       }),
     close: async () => {
