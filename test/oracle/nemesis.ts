@@ -140,7 +140,10 @@ export const interleave = async (
         process.turns = null
         running.delete(task)
         // What the task left behind (calls that nobody awaits) goes through at once.
-        for (const w of waiting.splice(0).filter((w) => w.task !== task || (w.go(), false))) waiting.push(w)
+        for (const left of waiting.splice(0)) {
+          if (left.task === task) left.go()
+          else waiting.push(left)
+        }
         next()
       }
     }),

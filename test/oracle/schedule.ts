@@ -1,0 +1,140 @@
+/**
+ * Schedules as plain values. Invariant: each step carries its own seed, so that dropping one leaves the others as they
+ * were: that is what lets a failing schedule be shrunk to a minimal trace.
+ */
+import { type Random, random } from '../../cli/random.ts'
+import { type Fault, randomFault } from './nemesis.ts'
+
+export type StepKind =
+  | 'append'
+  | 'speed'
+  | 'archive'
+  | 'extend'
+  | 'recompute'
+  | 'verify'
+  | 'rollback'
+  | 'define'
+  | 'activate'
+  | 'drop'
+  | 'retire'
+  | 'retention'
+  | 'compact'
+  | 'restart'
+  | 'save-store'
+  | 'restore-store'
+  | 'lose-store'
+  | 'delete-blocks'
+  | 'query'
+  | 'together'
+
+export type Step = { kind: StepKind; seed: number; fault: Fault | null; together?: Step[] }
+
+export type Schedule = { seed: number; stores: 'memory' | 'lmdb'; steps: Step[] }
+
+const WEIGHTS: [StepKind, number][] = [
+  ['append', 30],
+  ['speed', 28],
+  ['archive', 8],
+  ['extend', 12],
+  ['recompute', 3],
+  ['verify', 2],
+  ['rollback', 3],
+  ['define', 4],
+  ['activate', 2],
+  ['drop', 1],
+  ['retire', 5],
+  ['retention', 2],
+  ['compact', 1],
+  ['restart', 2],
+  ['save-store', 2],
+  ['restore-store', 2],
+  ['lose-store', 1],
+  ['delete-blocks', 1],
+  ['query', 3],
+  ['together', 10],
+]
+/** Steps in which a process works: those can meet a fault, and can run beside each other. */
+const WORK: StepKind[] = [
+  'append',
+  'speed',
+  'archive',
+  'extend',
+  'recompute',
+  'rollback',
+  'define',
+  'retire',
+  'retention',
+  'query',
+]
+const HARMS_MEMORY_ONLY: StepKind[] = ['save-store', 'restore-store', 'lose-store', 'delete-blocks']
+
+const weighted = (r: Random): StepKind => {
+  let at = r.next() * WEIGHTS.reduce((n, [, w]) => n + w, 0)
+  for (const [kind, weight] of WEIGHTS) {
+    at -= weight
+    if (at < 0) return kind
+  }
+  return 'append'
+}
+
+const seedOf = (r: Random): number => r.int(1, 2 ** 31)
+
+export const randomSchedule = (seed: number): Schedule => {
+  const r = random(seed)
+  const stores = r.chance(0.15) ? 'lmdb' : 'memory'
+  const faults = r.chance(0.8)
+  const work = (kind: StepKind): Step => ({
+    kind,
+    seed: seedOf(r),
+    fault: faults && WORK.includes(kind) && r.chance(0.25) ? randomFault(r) : null,
+  })
+  const steps: Step[] = [work('append'), work('speed')]
+  const length = r.int(8, 26)
+  while (steps.length < length) {
+    const kind = weighted(r)
+    if (kind === 'together') {
+      const together = Array.from({ length: r.int(2, 4) }, () => work(r.pick(WORK)))
+      steps.push({ kind, seed: seedOf(r), fault: null, together })
+    } else if (stores === 'memory' || !HARMS_MEMORY_ONLY.includes(kind)) steps.push(work(kind))
+  }
+  return { seed, stores, steps }
+}
+
+export const printStep = (step: Step): string => {
+  const fault = step.fault === null ? '' : ` [${step.fault.kind} at call ${step.fault.call}]`
+  const inner = step.together ? ` (${step.together.map(printStep).join(' | ')})` : ''
+  return `${step.kind}#${step.seed}${fault}${inner}`
+}
+
+/** Smaller and smaller schedules that still fail (delta debugging over steps, then faults). `fails` is bounded by `budget` runs. */
+export const shrink = async (
+  schedule: Schedule,
+  fails: (schedule: Schedule) => Promise<boolean>,
+  budget = 60,
+): Promise<Schedule> => {
+  let best = schedule
+  let runs = 0
+  const attempt = async (steps: Step[]): Promise<boolean> => {
+    if (runs++ >= budget) return false
+    const next = { ...best, steps }
+    if (!(await fails(next))) return false
+    best = next
+    return true
+  }
+  for (let size = Math.ceil(best.steps.length / 2); size >= 1; size = Math.floor(size / 2)) {
+    for (let at = 0; at < best.steps.length && runs < budget; ) {
+      const steps = [...best.steps.slice(0, at), ...best.steps.slice(at + size)]
+      if (!(await attempt(steps))) at += size
+    }
+  }
+  for (let at = 0; at < best.steps.length && runs < budget; at++) {
+    const step = best.steps[at]!
+    const plainer: Step[] = step.together
+      ? step.together.map((s) => ({ ...s }))
+      : step.fault
+        ? [{ ...step, fault: null }]
+        : []
+    if (plainer.length > 0) await attempt([...best.steps.slice(0, at), ...plainer, ...best.steps.slice(at + 1)])
+  }
+  return best
+}
