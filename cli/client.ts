@@ -47,6 +47,8 @@ export const problemError = (answer: Answered, url: string): WeirError => {
 export const openClient = (options: ClientOptions): Client => {
   const base = options.url.replace(/\/+$/, '')
   const tries = (options.retries ?? 8) + 1
+  // A server that has answered before and is gone is restarting, most likely: worth waiting for. One that never was is not.
+  let reached = false
   const once = async (
     method: string,
     path: string,
@@ -59,6 +61,7 @@ export const openClient = (options: ClientOptions): Client => {
       headers: { ...headers, ...(options.key ? { authorization: `Bearer ${options.key}` } : {}) },
       signal: options.signal,
     })
+    reached = true
     return { status: response.status, headers: response.headers, body: Buffer.from(await response.arrayBuffer()) }
   }
   const send: Client['send'] = async (method, path, { body, headers = {}, retry = method === 'GET' } = {}) => {
@@ -71,7 +74,7 @@ export const openClient = (options: ClientOptions): Client => {
         if (Number.isFinite(after) && after > 0) delayMs = Math.min(30_000, after * 1_000)
       } catch (cause) {
         if (options.signal?.aborted) throw cause
-        if (!retry || attempt >= tries || attempt >= 3)
+        if (!retry || attempt >= tries || (!reached && attempt >= 3))
           throw new WeirError({
             code: 'WEIR_CLI_UNREACHABLE',
             message: `No server answers at ${base}.`,
