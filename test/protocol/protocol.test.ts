@@ -50,6 +50,14 @@ test.each(MUTANTS)('without the rule "%s" there is a counter-example', async (_r
 test('random walks of the cut protocol: none fails, mutants do', async () => {
   const walks = ['--n', '3', '--walks', '3000', '--steps', '120', '--seed', '7']
   expect(await run('cut-model.mjs', walks)).toMatchObject({ violations: 0 })
-  for (const mutant of ['noContiguity', 'resumeFromConsumerOffset', 'publishNoCas', 'gcBeforePublish'])
+  for (const mutant of [
+    'noContiguity',
+    'resumeFromConsumerOffset',
+    'publishNoCas',
+    'noFence',
+    'twoStepApply',
+    'commitNoCas',
+    'nameWithoutEnd',
+  ])
     expect((await run('cut-model.mjs', [...walks, '--mutant', mutant])).found, mutant).toBeTypeOf('string')
 })
