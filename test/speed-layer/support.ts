@@ -22,6 +22,7 @@ import type { Versions } from '../../model/versions.ts'
 import type { View } from '../../model/view.ts'
 import { openLmdbSpeedStore } from '../../speed-layer/lmdb-speed-store.ts'
 import { openSpeedWorker, type SpeedWorker, type SpeedWorkerOptions } from '../../speed-layer/worker.ts'
+import type { MemoryLog } from '../support/memory-log.ts'
 
 export const START = Date.UTC(2026, 10, 24)
 export const WINDOW = 5_000
@@ -180,15 +181,22 @@ export type World = {
   alarms: { code: string }[]
   history: History
   append(random: Rng, records: number): Promise<void>
-  /** Cuts the version's reference off at an offset that the log has truncated to. */
+  /** Position after each record of the log's present history, genesis first. */
+  positions: Position[]
+  /** Cuts off the tail of the (memory) log, and of the reference. */
+  truncate(offset: number): void
+  /** Publishes a version's cut: the lake reaches it, the pointer names it. */
+  publish(view: View, offset: number): void
   worker(options?: Partial<SpeedWorkerOptions>): Promise<SpeedWorker>
   settings: Settings['speed']
   close(): Promise<void>
 }
 
-export const openWorld = async (given: { log?: EventLog; store?: SpeedStore } = {}): Promise<World> => {
+export const openWorld = async (
+  given: { log?: MemoryLog; store?: SpeedStore; engine?: Engine } = {},
+): Promise<World> => {
   const folder = await mkdtemp(join(tmpdir(), 'weir-speed-'))
-  const engine = await openEngine({ tempDir: folder })
+  const engine = given.engine ?? (await openEngine({ tempDir: folder }))
   const log = given.log ?? (await openLmdbLog({ folder: join(folder, 'log'), now: () => world.now }))
   const store = given.store ?? (await openLmdbSpeedStore({ folder: join(folder, 'speed') }))
   await log.create('orders', 1)
@@ -244,7 +252,7 @@ export const openWorld = async (given: { log?: EventLog; store?: SpeedStore } = 
   } as unknown as Versions
 
   const { logId } = await log.range('orders', 0)
-  const world: World & { positions: Position[] } = {
+  const world: World = {
     folder,
     engine,
     log,
@@ -272,12 +280,23 @@ export const openWorld = async (given: { log?: EventLog; store?: SpeedStore } = 
           ? previous.record.recordId
           : createHash('md5').update(`${world.known.length}/${random()}`).digest('hex')
         const record = { recordId, bytes, events: events.length }
+        if (given.log) given.log.clock.now = world.now
         const position = await log.append('orders', 0, [record])
         const effectiveMs = Math.max(world.known.at(-1)?.effectiveMs ?? 0, world.now)
         world.known.push({ record, events, effectiveMs, verdicts: [] })
         world.positions.push(position)
       }
       verdictsOf()
+    },
+    truncate: (offset) => {
+      given.log!.truncate('orders', 0, offset)
+      world.known.length = offset
+      world.positions.length = offset + 1
+      verdictsOf()
+    },
+    publish: (view, offset) => {
+      world.archivedTo = Math.max(world.archivedTo, offset)
+      world.cuts.set(view.version, world.positions[offset]!)
     },
     worker: (options = {}) =>
       openSpeedWorker({
@@ -298,7 +317,7 @@ export const openWorld = async (given: { log?: EventLog; store?: SpeedStore } = 
     close: async () => {
       await log.close()
       await store.close()
-      await engine.close()
+      if (given.engine === undefined) await engine.close()
       await rm(folder, { recursive: true, force: true })
     },
   }
@@ -324,8 +343,8 @@ const cellText = `to_json(c)::VARCHAR`
 /** Cells that the view must have over [from, to), as sorted JSON texts. */
 export const referenceCells = async (world: World, view: View, from: number, to: number): Promise<string[]> => {
   const lines: string[] = []
-  for (let offset = from; offset < to; offset++) {
-    const k = world.known[offset]!
+  for (const [i, k] of world.known.slice(from, to).entries()) {
+    const offset = from + i
     for (const [index, verdict] of k.verdicts.entries()) {
       if (verdict !== 'counted') continue
       const time = new Date(k.effectiveMs).toISOString()
