@@ -5,7 +5,7 @@
  */
 import { ident } from '../ident.ts'
 import type { View, ViewMeasure } from '../view.ts'
-import { bucketKey, bucketLabel, hopStarts, rangeSql, timestamptz } from './buckets.ts'
+import { bucketKey, bucketLabel, hopStarts, rangeSql } from './buckets.ts'
 import { filterSql } from './filter.ts'
 import { boundaries, ORIGIN_US, wallClock } from './grain.ts'
 import { jsonList } from './json.ts'
