@@ -1,6 +1,6 @@
 /** Seeded malformed events and bodies for the door's fuzz test. Invariant: the n-th of a seed is always the same. */
 import { gzipSync } from 'node:zlib'
-import { event } from './support.ts'
+import { event } from './data.ts'
 
 export type Random = {
   int(from: number, to: number): number
@@ -197,6 +197,7 @@ export type BadRequest = {
 const linesIn = (body: Buffer): number =>
   body
     .toString('latin1')
+    .replace(/^\xef\xbb\xbf/, '')
     .split('\n')
     .filter((line) => /[^ \t\r]/.test(line)).length
 
