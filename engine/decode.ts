@@ -3,7 +3,7 @@
  * Invariant: never throws for what events contain. Each event is either a row of the table or one dead event with its
  * reason, and which of the two does not depend on what else is in the batch.
  */
-import { closeSync, openSync, unlinkSync, writevSync } from 'node:fs'
+import { closeSync, openSync, unlinkSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Dataset } from '../model/dataset.ts'
 import { decodeSql, readSql, suspectsSql, verdictOf } from '../model/decode/decode-sql.ts'
@@ -11,7 +11,7 @@ import { expectedOf } from '../model/decode/type-table.ts'
 import { ident } from '../model/ident.ts'
 import type { Engine, Session } from './engine.ts'
 import { type BatchRecord, type DeadReason, type Lines, scanLines, shorten } from './lines.ts'
-import { type BatchPositions, rowNumbersSql } from './row-numbers.ts'
+import { type BatchPositions, rowNumbers } from './row-numbers.ts'
 
 export type { BatchRecord } from './lines.ts'
 
@@ -75,6 +75,10 @@ const living = (lines: Lines): Int32Array => {
   return alive
 }
 
+const NEWLINE = 10
+/** A buffer for writing that is larger than this is not kept. */
+const MAX_KEPT_BUFFER = 64 * 1024 * 1024
+
 let files = 0
 /** Writes lines into a file in memory for the time of `use`. */
 const withFile = async <T>(context: Context, events: Int32Array, use: (file: string) => Promise<T>): Promise<T> => {
@@ -87,43 +91,34 @@ const withFile = async <T>(context: Context, events: Int32Array, use: (file: str
   }
 }
 
-const LINE_END = Buffer.from('\n')
+let buffer = Buffer.allocUnsafeSlow(1 << 16)
+
+/** Copies the lines into one buffer, each ended by a line break, and writes that. Synchronous: the buffer is shared. */
 const writeLines = (file: string, lines: Lines, events: Int32Array): void => {
-  const pieces: Buffer[] = []
-  for (let k = 0; k < events.length; ) {
+  let size = 0
+  for (let k = 0; k < events.length; k++) size += lines.end[events[k]!]! - lines.start[events[k]!]! + 1
+  if (buffer.length < size)
+    buffer = Buffer.allocUnsafeSlow(Math.max(size, Math.min(buffer.length * 2, MAX_KEPT_BUFFER)))
+  const out = buffer
+  let at = 0
+  for (let k = 0; k < events.length; k++) {
     // Neighbours in one record go as one piece.
     const first = events[k]!
     let last = first
-    while (k + 1 < events.length && events[k + 1] === last + 1 && lines.record[last + 1] === lines.record[first]) {
+    while (k + 1 < events.length && events[k + 1] === last + 1 && lines.record[last + 1] === lines.record[first])
       last = events[++k]!
-    }
-    k++
-    const text = lines.texts[lines.record[first]!]!
     const end = lines.end[last]!
-    if (end < text.length) pieces.push(text.subarray(lines.start[first]!, end + 1))
-    else pieces.push(text.subarray(lines.start[first]!, end), LINE_END)
+    const text = lines.texts[lines.record[first]!]!
+    at += text.copy(out, at, lines.start[first]!, end)
+    out[at++] = NEWLINE
   }
   const fd = openSync(file, 'w')
   try {
-    let rest = pieces
-    while (rest.length > 0) {
-      const some = rest.length > 1000 ? rest.slice(0, 1000) : rest
-      rest = rest.length > 1000 ? rest.slice(1000) : []
-      writeAll(fd, some)
-    }
+    for (let from = 0; from < at; ) from += writeSync(fd, out, from, at - from)
   } finally {
     closeSync(fd)
   }
-}
-
-const writeAll = (fd: number, pieces: Buffer[]): void => {
-  let expected = 0
-  for (const p of pieces) expected += p.length
-  const written = writevSync(fd, pieces)
-  if (written < expected) {
-    const rest = Buffer.concat(pieces).subarray(written)
-    writeAll(fd, [rest])
-  }
+  if (buffer.length > MAX_KEPT_BUFFER) buffer = Buffer.allocUnsafeSlow(1 << 16)
 }
 
 type Outcome = { rows: number; misfits: { row: number; verdict: number }[] }
@@ -133,7 +128,7 @@ const decodeLines = async (context: Context, events: Int32Array): Promise<Outcom
   const { session, dataset, options, lines } = context
   const table = ident(options.table)
   return withFile(context, events, async (file) => {
-    const numbers = rowNumbersSql(lines, events, options.positions)
+    const numbers = await rowNumbers(session, lines, events, options.positions)
     const decoded = decodeSql(dataset, file, options)
     try {
       await session.run(

@@ -7,6 +7,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type DuckDBConnection, DuckDBInstance, type DuckDBValue } from '@duckdb/node-api'
 import { WeirError } from '../model/errors.ts'
+import { fillTable, type Numbers, readNumbers } from './numbers.ts'
+
+export type { Numbers } from './numbers.ts'
 
 export type EngineOptions = {
   /** DuckDB's memory_limit, e.g. '1GB'. Not an RSS limit. */
@@ -24,6 +27,10 @@ export type Session = {
   rows<T = Record<string, Json>>(sql: string, options?: RunOptions): Promise<T[]>
   /** Column arrays with JS values (BIGINT as bigint, VARCHAR as string, BLOB as Uint8Array): for many rows. */
   columns(sql: string, options?: RunOptions): Promise<unknown[][]>
+  /** Number columns as they lie in the engine, for many rows. Throws for a NULL and for any other column type. */
+  numbers(sql: string, options?: RunOptions): Promise<Numbers[]>
+  /** Creates or replaces a temporary table of DOUBLE columns. All arrays have one length. */
+  fill(table: string, columns: Record<string, Float64Array>): Promise<void>
   close(): void
 }
 
@@ -106,6 +113,8 @@ export const openEngine = async (options: EngineOptions = {}): Promise<Engine> =
           const reader = await c.runAndReadAll(sql, o?.params)
           return reader.getColumnsJS() as unknown[][]
         }, o),
+      numbers: (sql, o) => guarded((c) => readNumbers(c, sql, o?.params), o),
+      fill: (table, columns) => guarded((c) => fillTable(c, table, columns)),
       close: () => connection.closeSync(),
     }
   }

@@ -1,68 +1,90 @@
 /**
- * Numbers of decoded rows (`_row`, `_record`, and positions in the log) as SQL over runs of events.
- * Invariant: the k-th row of the query belongs to the k-th line that is read.
+ * Numbers of decoded rows (`_row`, `_record`, and positions in the log) as SQL, to stand beside the lines that are read.
+ * Invariant: the k-th row of the query belongs to the k-th line.
+ *
+ * A batch of a few runs (neighbouring events of one record, or one-event records with offsets in step) is written into
+ * the statement; others go through a temporary table, since a long statement is parsed at 15 µs an event.
  */
+import type { Session } from './engine.ts'
 import type { Lines } from './lines.ts'
 
 export type BatchPositions = { partition: number; offsets: number[]; effectiveMs: number[] }
 
-/** A run: neighbouring events of neighbouring records, all with the same number of events, offsets and times in step. */
-type Run = { rows: number; row: number; record: number; index: number; per: number; offset: number; ms: number }
+/** Columns of runs: number of rows; then the first row's numbers; `per`: records from one row to the next, 0 or 1. */
+const FIELDS = ['rows', 'row', 'record', 'index', 'per', 'offset', 'ms'] as const
+type Runs = { count: number } & Record<(typeof FIELDS)[number], Float64Array>
 
-const runsOf = (lines: Lines, events: Int32Array, positions: BatchPositions | undefined): Run[] => {
-  const runs: Run[] = []
-  let run: Run | undefined
-  const offsetOf = (record: number): number => positions?.offsets[record] ?? 0
-  const msOf = (record: number): number => positions?.effectiveMs[record] ?? 0
+const INLINE = 32
+const RUNS_TABLE = '_weir_runs'
+
+const runsOf = (lines: Lines, events: Int32Array, positions: BatchPositions | undefined): Runs => {
+  const runs = { count: 0 } as Runs
+  for (const field of FIELDS) runs[field] = new Float64Array(events.length)
+  let last = -1
   for (let k = 0; k < events.length; k++) {
-    const n = events[k]!
-    const record = lines.record[n]!
-    const index = lines.index[n]!
-    if (
-      run !== undefined &&
-      run.row + run.rows === n &&
-      run.record + run.rows * run.per === record &&
-      index === run.index + (1 - run.per) * run.rows
-    ) {
-      const sameRecord = run.per === 0
-      if (sameRecord || (msOf(record) === run.ms && offsetOf(record) === run.offset + (positions ? run.rows : 0))) {
-        run.rows++
+    const row = events[k]!
+    const record = lines.record[row]!
+    const index = lines.index[row]!
+    const offset = positions ? positions.offsets[record]! : 0
+    const ms = positions ? positions.effectiveMs[record]! : 0
+    if (last >= 0) {
+      const done = runs.rows[last]!
+      const per = runs.per[last]!
+      const continues =
+        row === runs.row[last]! + done &&
+        record === runs.record[last]! + done * per &&
+        index === runs.index[last]! + done * (1 - per) &&
+        (per === 0 || (ms === runs.ms[last]! && offset === runs.offset[last]! + (positions ? done : 0)))
+      if (continues) {
+        runs.rows[last] = done + 1
         continue
       }
     }
-    // per: records from one event to the next, 0 inside one record, 1 for records of one event each.
+    last = runs.count++
     const next = events[k + 1]
-    const per = next !== undefined && lines.record[next] === record ? 0 : 1
-    run = { rows: 1, row: n, record, index, per, offset: offsetOf(record), ms: msOf(record) }
-    runs.push(run)
+    runs.rows[last] = 1
+    runs.row[last] = row
+    runs.record[last] = record
+    runs.index[last] = index
+    runs.per[last] = next !== undefined && lines.record[next] === record ? 0 : 1
+    runs.offset[last] = offset
+    runs.ms[last] = ms
   }
   return runs
 }
 
-/** `SELECT _row, _record, …` for the given events, in order. */
-export const rowNumbersSql = (lines: Lines, events: Int32Array, positions: BatchPositions | undefined): string => {
+/** `SELECT _row, _record, …` for the given events, in order. May fill a temporary table of the session. */
+export const rowNumbers = async (
+  session: Session,
+  lines: Lines,
+  events: Int32Array,
+  positions: BatchPositions | undefined,
+): Promise<string> => {
   const runs = runsOf(lines, events, positions)
-  const list = (of: (run: Run) => number): string => `unnest([${runs.map(of).join(',')}]::BIGINT[])`
-  const columns = [
-    `row + i AS _row`,
-    `record + i * per AS _record`,
+  let source: string
+  if (runs.count <= INLINE) {
+    const lists = FIELDS.map((f) => `unnest([${[...runs[f].subarray(0, runs.count)].join(',')}]::BIGINT[]) AS "${f}"`)
+    source = `(SELECT ${lists.join(', ')})`
+  } else {
+    const columns = Object.fromEntries(FIELDS.map((f) => [f, runs[f].subarray(0, runs.count)]))
+    await session.fill(RUNS_TABLE, columns)
+    source = RUNS_TABLE
+  }
+  const single = runs.count === events.length
+  const i = single ? '0' : 'i'
+  const numbers = [
+    [`"row" + ${i}`, '_row'],
+    [`"record" + ${i} * "per"`, '_record'],
     ...(positions
       ? [
-          `${positions.partition}::BIGINT AS _partition`,
-          `"offset" + i * per AS _offset`,
-          `index + i * (1 - per) AS _index`,
-          `make_timestamptz(ms * 1000) AS _append_time`,
+          [`${positions.partition}`, '_partition'],
+          [`"offset" + ${i} * "per"`, '_offset'],
+          [`"index" + ${i} * (1 - "per")`, '_index'],
         ]
       : []),
-  ]
-  const source = `SELECT ${[
-    `${list((r) => r.row)} AS row`,
-    `${list((r) => r.record)} AS record`,
-    `${list((r) => r.index)} AS index`,
-    `${list((r) => r.per)} AS per`,
-    `${list((r) => r.offset)} AS "offset"`,
-    `${list((r) => r.ms)} AS ms`,
-    `${list((r) => r.rows)} AS n`,
-  ].join(', ')}`
-  return `SELECT ${columns.join(', ')} FROM (SELECT *, unnest(range(n)) AS i FROM (${source}))`
+  ].map(([sql, name]) => `(${sql})::BIGINT AS ${name}`)
+  if (positions) numbers.push('make_timestamptz("ms"::BIGINT * 1000) AS _append_time')
+  return single
+    ? `SELECT ${numbers.join(', ')} FROM ${source}`
+    : `SELECT ${numbers.join(', ')} FROM (SELECT *, unnest(range("rows"::BIGINT)) AS i FROM ${source})`
 }
