@@ -1,5 +1,5 @@
 SELECT time_bucket(INTERVAL '1 minute', ts) AS minute, page, device,
-       count(*) AS page_views,
+       count(*) AS views,
        approx_count_distinct(user_id) AS visitors,
        avg(load_ms) AS mean_load_ms,
        stddev_samp(load_ms) AS load_ms_stddev,

@@ -1,0 +1,77 @@
+/** Puts a view together from checked parts and their printed text. Invariant: equal states are one state. */
+import type { Dataset } from '../dataset.ts'
+import { ident } from '../ident.ts'
+import type { BuiltMeasure } from '../measures/measure.ts'
+import type { StateColumn, View, ViewMeasure } from '../view.ts'
+import { bucketSql } from './bucket.ts'
+import { argumentOf, type Parts } from './dissect.ts'
+
+export const assemble = (name: string, dataset: Dataset, parts: Parts, printed: string[]): View => {
+  const eventTime = ident(dataset.eventTime)
+  const states: StateColumn[] = []
+  const built = parts.calls.map((call): { measure: BuiltMeasure; columns: string[] } => {
+    const measure = call.measure.build({
+      name: call.name,
+      args: call.args.map(({ checked, tree }) => ({ ...argumentOf(checked), sql: printed[tree]! })),
+      filter: call.filter === null ? null : printed[call.filter]!,
+      eventTime,
+    })
+    const columns = measure.states.map((spec) => {
+      const known = states.find((s) => s.type === spec.type && s.partial === spec.partial)
+      if (known) return known.name
+      const column = `_s${states.length}`
+      states.push({
+        name: column,
+        type: spec.type,
+        partial: spec.partial,
+        merge: spec.merge(column),
+        heavy: spec.heavy,
+      })
+      return column
+    })
+    return { measure, columns }
+  })
+  const presented = (call: number): string => built[call]!.measure.present(built[call]!.columns)
+  const sqlType = (type: string): string => (type === 'COUNT' ? 'BIGINT' : type)
+  const measures = parts.measures.map((item): ViewMeasure => {
+    if (item.kind === 'call') {
+      const { measure, columns } = built[item.call]!
+      return {
+        name: item.name,
+        type: measure.type,
+        approximate: measure.approximate !== null,
+        states: columns,
+        present: presented(item.call),
+        reference: measure.reference,
+      }
+    }
+    // Longer leaf names first would not matter: each ends in its own letter.
+    const body = item.calls.reduce(
+      (sql, call) =>
+        sql.replaceAll(parts.leaf(call), `CAST(${presented(call)} AS ${sqlType(built[call]!.measure.type)})`),
+      printed[item.tree]!,
+    )
+    return {
+      name: item.name,
+      type: item.type,
+      approximate: item.calls.some((c) => built[c]!.measure.approximate !== null),
+      states: [...new Set(item.calls.flatMap((c) => built[c]!.columns))],
+      present: item.guard ? `TRY(${body})` : body,
+      reference: null,
+    }
+  })
+  return {
+    name,
+    dataset: dataset.name,
+    version: '',
+    sql: '',
+    bucket: parts.bucket && { ...parts.bucket, sql: bucketSql(parts.bucket.grain, eventTime) },
+    dimensions: parts.dimensions.map((d) => ({ name: d.name, type: d.type, sql: printed[d.tree]! })),
+    states,
+    measures,
+    where: parts.where === null ? null : printed[parts.where]!,
+    columns: parts.columns,
+    needsPosition: built.some((b) => b.measure.needsPosition),
+    needsAppendTime: parts.needsAppendTime,
+  }
+}
