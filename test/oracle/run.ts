@@ -13,6 +13,7 @@ const { values } = parseArgs({
     from: { type: 'string', default: '1' },
     trace: { type: 'boolean', default: false },
     keep: { type: 'boolean', default: false },
+    quick: { type: 'boolean', default: false },
   },
 })
 const engine = await openEngine({ threads: 1 })
@@ -23,6 +24,7 @@ try {
       from: Number(values.from),
       seeds: Number(values.seeds),
       keepGoing: values.keep,
+      quick: values.quick,
       log: (line) => console.log(line),
       ...(values.trace ? { trace: (line: string) => console.log(line) } : {}),
     },

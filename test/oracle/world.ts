@@ -8,7 +8,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { adoptViews, dropVersion } from '../../batch-layer/adopt.ts'
-import { type Archiver, openArchiver } from '../../batch-layer/archiver.ts'
+import { archiverOf, closeArchivers } from '../../batch-layer/archiver.ts'
 import { backfill } from '../../batch-layer/backfill.ts'
 import { catchUp } from '../../batch-layer/catch-up.ts'
 import type { BatchContext } from '../../batch-layer/context.ts'
@@ -61,7 +61,7 @@ type Base = {
 }
 
 type Speed = { process: Process; versions: Versions; workers: Map<number, SpeedWorker> }
-type Batch = { process: Process; ctx: BatchContext; archiver: Archiver }
+type Batch = { process: Process; ctx: BatchContext }
 type Answering = { process: Process; versions: Versions; serving: Serving }
 
 const SETTINGS = (r: Random): Settings => {
@@ -101,13 +101,13 @@ export const runSchedule = async (
   const project = randomProject(r)
   const settings = SETTINGS(r)
   const folder = schedule.stores === 'lmdb' ? await mkdtemp(join(tmpdir(), 'weir-oracle-')) : null
-  const clock = { ms: BASE_MS }
-  const now = (): number => clock.ms
+  const clock = { now: BASE_MS }
+  const now = (): number => clock.now
   const memory = folder === null ? openMemorySpeedStore() : null
   const base: Base = {
     log:
       folder === null
-        ? openMemoryLog({ now })
+        ? openMemoryLog({ clock })
         : await openLmdbLog({ folder: join(folder, 'log'), now, blockBytes: 600 }),
     speed: memory ?? (await openLmdbSpeedStore({ folder: join(folder!, 'speed') })),
     memory,
@@ -146,14 +146,14 @@ type WorldOptions = {
   base: Base
   session: Session
   table: string
-  clock: { ms: number }
+  clock: { now: number }
   trace: ((line: string) => void) | undefined
 }
 
 const openWorld = async (o: WorldOptions) => {
   const { lab, project, settings, base, clock, trace } = o
   const { dataset } = project
-  const now = (): number => clock.ms
+  const now = (): number => clock.now
   const expected: Expected = await openExpected(o.session, dataset, o.table)
   const partitions = Array.from({ length: dataset.partitions }, (_, p) => p)
   const attempted = new Map<string, OracleEvent[]>()
@@ -181,6 +181,8 @@ const openWorld = async (o: WorldOptions) => {
   }
 
   const openSpeed = async (): Promise<Speed> => {
+    // Every second process looks at what is stored only when something tells it to.
+    const eager = serial % 2 === 0
     const process = openProcess(`speed ${serial++}`)
     const { versions } = shared(process)
     const workers = new Map<number, SpeedWorker>()
@@ -199,6 +201,8 @@ const openWorld = async (o: WorldOptions) => {
           versions,
           settings: settings.speed,
           alarm: (error) => alarms.push(error),
+          lookEveryMs: eager ? 0 : 3_600_000,
+          verifyEveryMs: 0,
         }),
       )
     }
@@ -206,8 +210,15 @@ const openWorld = async (o: WorldOptions) => {
   }
   const openBatch = async (): Promise<Batch> => {
     const process = openProcess(`batch ${serial++}`)
-    const ctx: BatchContext = { ...shared(process), engine: lab.engine, datasets: [dataset], settings, now }
-    return { process, ctx, archiver: await openArchiver(ctx, dataset) }
+    const ctx: BatchContext = {
+      ...shared(process),
+      engine: lab.engine,
+      datasets: [dataset],
+      settings,
+      now,
+      alarm: (error) => alarms.push(error),
+    }
+    return { process, ctx }
   }
   const openAnswering = async (): Promise<Answering> => {
     const process = openProcess(`serving ${serial++}`)
@@ -227,7 +238,7 @@ const openWorld = async (o: WorldOptions) => {
   }
   const adopt = async (ctx: BatchContext): Promise<void> => {
     const views = await Promise.all(project.views.map((v) => compiled(v.name)))
-    for (const view of await adoptViews(ctx, views)) await backfill(ctx, view)
+    for (const view of await adoptViews(ctx, views)) await backfill(ctx, view, { waitMs: 0 })
     await ctx.versions.refresh()
   }
   await adopt(batches[0]!.ctx)
@@ -260,16 +271,16 @@ const openWorld = async (o: WorldOptions) => {
   const closeSpeed = async (s: Speed): Promise<void> => {
     for (const worker of s.workers.values()) await worker.close().catch(() => undefined)
   }
-  const closeBatch = async (b: Batch): Promise<void> => b.archiver.close()
+  const closeBatch = async (b: Batch): Promise<void> => closeArchivers(b.ctx)
 
   const append = async (r: Random, log: EventLog): Promise<void> => {
     const partition = r.pick(partitions)
-    clock.ms += r.pick([0, 1, 40, 1_000, 30_000, 600_000])
-    if (r.chance(0.15)) clock.ms -= r.int(0, 240_000)
+    clock.now += r.pick([0, 1, 40, 1_000, 30_000, 600_000])
+    if (r.chance(0.15)) clock.now -= r.int(0, 240_000)
     const records = Array.from({ length: r.int(1, 4) }, () => {
       const again = r.chance(0.1) ? [...attempted.entries()].at(-1) : undefined
       const events =
-        again?.[1] ?? Array.from({ length: r.int(1, r.chance(0.2) ? 30 : 6) }, () => randomEvent(r, dataset, clock.ms))
+        again?.[1] ?? Array.from({ length: r.int(1, r.chance(0.2) ? 30 : 6) }, () => randomEvent(r, dataset, clock.now))
       const recordId =
         again?.[0] ?? createHash('sha256').update(`${appends++}`).update(String(r.next())).digest('hex').slice(0, 32)
       attempted.set(recordId, events)
@@ -281,7 +292,8 @@ const openWorld = async (o: WorldOptions) => {
 
   const ACTIVE_ONLY = new Set([
     'WEIR_BATCH_SUSPECT',
-    'WEIR_BATCH_NO_GENERATION',
+    'WEIR_BATCH_NOT_KEPT',
+    'WEIR_BATCH_DROPPED',
     'WEIR_LAKE_DROPPED',
     'WEIR_BATCH_ACTIVE',
   ])
@@ -313,18 +325,21 @@ const openWorld = async (o: WorldOptions) => {
           },
         }
       case 'archive':
-        return { process: batch.process, run: () => batch.archiver.step(r.pick(partitions), { force: true }) }
+        return {
+          process: batch.process,
+          run: () => archiverOf(batch.ctx, dataset.name).step(r.pick(partitions), { force: true }),
+        }
       case 'extend':
-        return onView((ctx, view) => extend(ctx, view, { archiver: batch.archiver }))
+        return onView((ctx, view) => extend(ctx, view))
       case 'recompute':
-        return onView((ctx, view) => recompute(ctx, view, { archiver: batch.archiver }))
+        return onView((ctx, view) => recompute(ctx, view))
       case 'verify':
         return onView(async (ctx, view) => noDifference(await verify(ctx, view)))
       case 'rollback':
         return onView(async (ctx, view) => {
           const current = await ctx.publications.current(view.name, view.version)
           if (current === null || current === 'dropped' || current.pointer.kept.length === 0) return
-          await rollback(ctx, view, r.pick(current.pointer.kept).generation, { archiver: batch.archiver })
+          await rollback(ctx, view, r.pick(current.pointer.kept).generation)
         })
       case 'define':
         return {
@@ -453,7 +468,7 @@ const openWorld = async (o: WorldOptions) => {
 
   /** One answer against the reference; a retryable refusal is none. Returns its upper. */
   const compare = async (view: View, query: Query): Promise<Record<string, string> | null> => {
-    const at = clock.ms
+    const at = clock.now
     let answer: Awaited<ReturnType<Serving['query']>>
     try {
       answer = await answering.serving.query(query)
@@ -490,7 +505,7 @@ const openWorld = async (o: WorldOptions) => {
     await answering.versions.refresh()
     const view = answering.versions.active(r.pick(project.views).name)
     if (view === null) return
-    await compare(view, r.chance(0.5) ? wholeQuery(view) : randomQuery(r, view, clock.ms))
+    await compare(view, r.chance(0.5) ? wholeQuery(view) : randomQuery(r, view, clock.now))
   }
 
   /** Answers, and the counters of both layers at their own positions. */
@@ -536,10 +551,10 @@ const openWorld = async (o: WorldOptions) => {
       await attempt(() => batch.ctx.versions.refresh())
       await attempt(() => speed.versions.refresh())
       for (const p of partitions) for (let i = 0; i < 12; i++) await attempt(() => speed.workers.get(p)!.step())
-      for (const p of partitions) await attempt(() => batch.archiver.step(p, { force: true }))
+      for (const p of partitions) await attempt(() => archiverOf(batch.ctx, dataset.name).step(p, { force: true }))
       for (const view of batch.ctx.versions.fed(dataset.name)) {
         if (round % 3 === 2) await attempt(() => catchUp(batch.ctx, view))
-        await attempt(() => extend(batch.ctx, view, { archiver: batch.archiver }))
+        await attempt(() => extend(batch.ctx, view))
         await attempt(() => retireCovered(batch.ctx, view))
       }
       await attempt(() => answering.versions.refresh())

@@ -1,0 +1,199 @@
+/**
+ * Planted faults. Each is one exact replacement in one source file of a copy of the tree; the oracle, run on the copy, must
+ * find a difference. Invariant: a canary whose text is no longer in the source fails loudly, so none of them rots.
+ */
+
+export type Canary = {
+  name: string
+  /** Rule of PROMISES §4 that is broken; null: another promise. */
+  rule: number | null
+  file: string
+  find: string
+  replace: string
+}
+
+export const CANARIES: Canary[] = [
+  {
+    name: 'double apply: the position is not compared',
+    rule: 1,
+    file: 'speed-layer/store-rules.ts',
+    find: `  if (at.offset < apply.from.offset) return { outcome: 'gap' }
+  if (at.offset > apply.to.offset || samePosition(at, apply.to)) return { outcome: 'duplicate' }
+  if (!samePosition(at, apply.from)) return { outcome: 'stale' }
+`,
+    replace: '',
+  },
+  {
+    name: 'an apply does not name its epoch',
+    rule: 1,
+    file: 'speed-layer/store-rules.ts',
+    find: 'if (write === undefined || !samePosition(write.epoch, openEpoch(stored.views[version]!).from))',
+    replace: 'if (write === undefined)',
+  },
+  {
+    name: 'epochs named by a counter: blocks of one number mix',
+    rule: 2,
+    file: 'test/support/memory-speed-store.ts',
+    find: 'epochName(',
+    replace: 'counted(',
+  },
+  {
+    name: 'a cut does not open the next epoch',
+    rule: 3,
+    file: 'speed-layer/store-rules.ts',
+    find: `    next: set({ ...view, epochs: [...view.epochs, emptyEpoch(stored.position)] }),
+  }`,
+    replace: '  }',
+  },
+  {
+    name: 'generation and epoch joined without comparing positions',
+    rule: 4,
+    file: 'serving-layer/plan.ts',
+    find: 'held.epochs.findIndex((e) => samePosition(e.from, cut))',
+    replace: '0',
+  },
+  {
+    name: 'publish without compare-and-set: an extend on a stale base is published',
+    rule: 6,
+    file: 'batch-layer/publish.ts',
+    find: 'const outcome = await ctx.publications.publish(pointer)',
+    replace: `let outcome = await ctx.publications.publish(pointer)
+  for (let now = await ctx.publications.current(view.name, view.version); outcome === 'stale' && now !== 'dropped'; now = await ctx.publications.current(view.name, view.version)) {
+    Object.assign(pointer, { generation: (now?.pointer.generation ?? 0) + 1, baseHash: now?.hash ?? '' })
+    outcome = await ctx.publications.publish(pointer)
+  }`,
+  },
+  {
+    name: 'an unfit header is taken as fit',
+    rule: 8,
+    file: 'speed-layer/fitness.ts',
+    find: 'header.views[view.version]?.epochs.some((epoch) => samePosition(epoch.from, cut)) ?? false',
+    replace: 'cut !== undefined && header.views[view.version] !== undefined',
+  },
+  {
+    name: 'a missing header is offset 0 of a fresh state, whatever is published',
+    rule: 8,
+    file: 'speed-layer/look.ts',
+    find: 'latest(seen.fed.map((f) => f.cut)) ?? (await history.archived(dataset.name, partition))?.position ?? genesis(logId)',
+    replace: '(history === undefined ? latest([]) : null) ?? genesis(logId)',
+  },
+  {
+    name: 'archive without txn: the lake position is not compared',
+    rule: 13,
+    file: 'lake/events-table.ts',
+    find: `        if (!fits(snapshot)) return null
+`,
+    replace: '',
+  },
+  {
+    name: 'an unknown apply is taken as not applied, and memory goes on',
+    rule: 10,
+    file: 'speed-layer/worker.ts',
+    find: 'forget(state)\n        throw error',
+    replace: 'throw error',
+  },
+  {
+    name: 'retention trims what is not archived or published',
+    rule: 12,
+    file: 'batch-layer/retention.ts',
+    find: `floor[String(partition)] = (await ctx.history.archived(dataset, partition))?.position.offset ?? 0`,
+    replace: `floor[String(partition)] = (await ctx.log.range(dataset, partition)).endOffset`,
+  },
+  {
+    name: 'the de-duplication map is fed before applied',
+    rule: 15,
+    file: 'speed-layer/worker.ts',
+    find: `  const outcome = await options.store.apply(state.key, call)
+`,
+    replace: `  state.seen!.accept(decoded.change, header.position)
+  const outcome = await options.store.apply(state.key, call)
+`,
+  },
+  {
+    name: 'the de-duplication map is not bound to a position',
+    rule: 15,
+    file: 'speed-layer/worker-state.ts',
+    find: 'if (state.seen === null || !samePosition(state.seen.position, header.position)) {',
+    replace: 'if (state.seen === null) {',
+  },
+  {
+    name: 'the de-duplication map is rebuilt empty',
+    rule: 15,
+    file: 'speed-layer/worker-state.ts',
+    find: 'await rebuildSeen(options, dataset, partition, header.position, settings.seenIds)',
+    replace:
+      'await rebuildSeen({ ...options, history: { ...options.history, window: async () => ({ events: [], records: [] }) } }, dataset, partition, header.position, settings.seenIds)',
+  },
+  {
+    name: 'blocks without digest',
+    rule: 16,
+    file: 'serving-layer/speed-draft.ts',
+    find: 'fits &&= sameEpoch(own, epoch)',
+    replace: 'fits &&= own !== undefined',
+  },
+  {
+    name: 'roll back to a suspect lineage, whose files were wrong',
+    rule: 17,
+    file: 'batch-layer/rollback.ts',
+    find: 'const start: Cut = { ...kept.cut }',
+    replace: 'const start: Cut = { ...from }',
+  },
+  {
+    name: 'a changelog entry without its epoch',
+    rule: 18,
+    file: 'serving-layer/speed-draft.ts',
+    find: 'const key = epochKey(view.epoch)\n',
+    replace: 'const key = open ?? epochKey(entries[0]!.views[version]!.epoch)\n',
+  },
+  {
+    name: 'a token is met by any answer',
+    rule: 19,
+    file: 'serving-layer/tokens.ts',
+    find: 'TOKEN',
+    replace: 'TOKEN',
+  },
+  {
+    name: 'retire before publish: the open cut is retired',
+    rule: 16,
+    file: 'batch-layer/retire.ts',
+    find: 'await ctx.speed.retire({ dataset: view.dataset, partition: Number(p) }, view.version, upTo)',
+    replace: `const header = await ctx.speed.header({ dataset: view.dataset, partition: Number(p) })
+    await ctx.speed.retire({ dataset: view.dataset, partition: Number(p) }, view.version, header?.position ?? upTo)`,
+  },
+  {
+    name: 'cut by event time: the batch takes only events before the cut in event time',
+    rule: null,
+    file: 'batch-layer/extend.ts',
+    find: '${partialSql(view, scan.sql)}',
+    replace:
+      '${partialSql(view, `(SELECT * FROM ${scan.sql} WHERE ${datasetOf(ctx, view.dataset).eventTime} <= _append_time)`)}',
+  },
+  {
+    name: 'merged HLL by addition',
+    rule: null,
+    file: 'model/measures/approx-count-distinct.ts',
+    find: 'const hashes = `list_distinct(flatten(list(${c}.h) FILTER (WHERE ${c}.h IS NOT NULL)))`',
+    replace: 'const hashes = `flatten(list(${c}.h) FILTER (WHERE ${c}.h IS NOT NULL))`',
+  },
+  {
+    name: 'a minimum merged as a maximum',
+    rule: null,
+    file: 'model/measures/min.ts',
+    find: 'merge: (c) => `min(${c})`',
+    replace: 'merge: (c) => `max(${c})`',
+  },
+  {
+    name: 'duplicates do not refresh the window',
+    rule: 15,
+    file: 'model/decode/seen.ts',
+    find: 'DUPLICATE_REFRESH',
+    replace: 'DUPLICATE_REFRESH',
+  },
+  {
+    name: 'an extend takes the speed side cut as reached without the archive',
+    rule: 4,
+    file: 'batch-layer/cuts.ts',
+    find: 'if ((archived?.position.offset ?? 0) >= position.offset) break',
+    replace: 'if (archived !== null || position.offset > 0) break',
+  },
+]
