@@ -2,14 +2,20 @@
  * Number columns between JavaScript and DuckDB in bulk: typed arrays, no value by value conversion.
  * Invariant: what comes out is exactly the engine's column, and never a NULL read as a number.
  */
-import { DOUBLE, type DuckDBConnection, DuckDBDataChunk, type DuckDBDoubleVector } from '@duckdb/node-api'
+import {
+  DOUBLE,
+  type DuckDBConnection,
+  DuckDBDataChunk,
+  type DuckDBDoubleVector,
+  DuckDBUHugeIntVector,
+} from '@duckdb/node-api'
 import { ident } from '../model/ident.ts'
 
-/** INTEGER, UINTEGER, BIGINT, UBIGINT and DOUBLE columns. */
+/** INTEGER, UINTEGER, BIGINT, UBIGINT and DOUBLE columns; UHUGEINT as a Uint32Array of four words a row, lowest first. */
 export type Numbers = Int32Array | Uint32Array | BigInt64Array | BigUint64Array | Float64Array
 
 /** The vector classes keep their column as a typed array; its name is private to them, so this is checked. */
-type NumberVector = { items?: unknown; validity?: { itemValid(i: number): boolean } }
+type NumberVector = { items?: unknown; dataView?: unknown; validity?: { itemValid(i: number): boolean } }
 
 const isNumbers = (items: unknown): items is Numbers =>
   items instanceof Int32Array ||
@@ -33,16 +39,20 @@ export const readNumbers = async (
   let at = 0
   for (const chunk of chunks) {
     for (let c = 0; c < chunk.columnCount; c++) {
-      const { items, validity } = chunk.getColumnVector(c) as unknown as NumberVector
+      const vector = chunk.getColumnVector(c)
+      const { items: own, dataView, validity } = vector as unknown as NumberVector
+      const wide = vector instanceof DuckDBUHugeIntVector && dataView instanceof DataView
+      const items = wide ? new Uint32Array(dataView.buffer, dataView.byteOffset, dataView.byteLength / 4) : own
       if (!isNumbers(items) || validity === undefined) throw new Error(`column ${names[c]} is not a number column`)
+      const per = wide ? 4 : 1
       for (let i = 0; i < chunk.rowCount; i++)
         if (!validity.itemValid(i)) throw new Error(`column ${names[c]} has a NULL`)
-      out[c] ??= new (items.constructor as new (length: number) => Numbers)(rows)
-      ;(out[c] as Float64Array).set(items as Float64Array, at)
+      out[c] ??= new (items.constructor as new (length: number) => Numbers)(rows * per)
+      ;(out[c] as Float64Array).set(items as Float64Array, at * per)
     }
     at += chunk.rowCount
   }
-  return rows === 0 ? names.map(() => new Float64Array(0)) : out
+  return rows === 0 ? names.map(() => new Int32Array(0)) : out
 }
 
 const CHUNK = 2048
