@@ -148,7 +148,7 @@ export const openAnswers = (ctx: ServingContext): Answers => {
     }
     /** From memory, or not at all when the client has it already. */
     const known = async (plan: Plan, key: string): Promise<Answered | null> => {
-      if (request.how.ifNoneMatch === key) {
+      if (request.how.ifNoneMatch?.includes(key)) {
         shown.note(view.dataset, plan)
         return { etag: key, answer: null, plan }
       }

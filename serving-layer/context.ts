@@ -38,6 +38,6 @@ export type Caller = { where?: Record<string, string> }
 
 export type QueryHow = {
   signal?: AbortSignal
-  /** ETag that the client has: when the answer would bear it, none is made. */
-  ifNoneMatch?: string
+  /** ETags that the client has: when the answer would bear one of them, none is made. */
+  ifNoneMatch?: string[]
 }

@@ -26,12 +26,12 @@ export type Serving = {
   close(): Promise<void>
 }
 
-export const openServing = async (ctx: ServingContext): Promise<Serving> => {
+export const openServing = (ctx: ServingContext): Serving => {
   const answers = openAnswers(ctx)
   const status = openStatus(ctx, answers.planner)
   return {
     query: async (query, caller = {}, how = {}) => {
-      const { answer } = await answers.answer(query, caller, { ...how, ifNoneMatch: '' })
+      const { answer } = await answers.answer(query, caller, { ...how, ifNoneMatch: [] })
       return answer!
     },
     answer: (query, caller = {}, how = {}) => answers.answer(query, caller, how),

@@ -40,7 +40,13 @@ export type ReadResult =
   /** Another log id, or record `from − 1` has another fingerprint. */
   | { kind: 'replaced' }
 
-export type LogRange = { logId: string; startOffset: number; endOffset: number }
+export type LogRange = {
+  logId: string
+  startOffset: number
+  endOffset: number
+  /** Events in all records ever appended, trimmed ones included, for logs that count them. */
+  events?: number
+}
 
 export type EventLog = {
   /** Creates the dataset's partitions if missing; never changes existing ones. */

@@ -25,7 +25,7 @@ export const badQuery = (
   new WeirError({ code: `WEIR_MODEL_QUERY_${what}`, message, ...more, next: more.next ?? 'correct the query' })
 
 /** True for errors that a query itself is to blame for. */
-export const isQueryError = (error: unknown): error is WeirError =>
+export const isQueryError = (error: unknown): boolean =>
   error instanceof WeirError && (error.code.startsWith('WEIR_MODEL_QUERY_') || error.code === 'WEIR_MODEL_BAD_TOKEN')
 
 /** Checks that a name is one of the known; the error names the nearest. */

@@ -198,6 +198,14 @@ export const checkFilters = (filters: Filter[], names: FilterNames): Filter[] =>
       })
     if (filter === null || typeof filter !== 'object')
       throw badQuery('FILTER', 'A filter is an object.', { expected: '{ "column", "op", "value" }', got: show(filter) })
+    const keys = Object.keys(filter)
+    const nested = ['or', 'and', 'not'].find((k) => k in filter)
+    const strange = keys.find((k) => (nested === undefined ? !['column', 'op', 'value'].includes(k) : k !== nested))
+    if (strange !== undefined)
+      throw badQuery('FILTER', `A filter has no ${show(strange)}${nested === undefined ? '' : ` beside ${nested}`}.`, {
+        expected: '{ "column", "op", "value" }, { "or": [ … ] }, { "and": [ … ] } or { "not": … }',
+        got: show(filter),
+      })
     if ('or' in filter) return { or: list(filter.or, 'or', depth) }
     if ('and' in filter) return { and: list(filter.and, 'and', depth) }
     if ('not' in filter) return { not: check(filter.not, depth + 1) }

@@ -1,6 +1,6 @@
 /**
  * The times of a query: zone, range, windows, comparison. Part of resolve.ts.
- * Invariant: every range that comes out lies on boundaries of the asked grain in its zone.
+ * Invariant: every range that comes out lies on bucket boundaries of the view, so it chooses whole cells.
  */
 import type { Dataset } from '../dataset.ts'
 import type { View } from '../view.ts'
@@ -66,20 +66,21 @@ const checkNesting = ({ view, dataset, zone }: Timing, grain: QueryGrain, range:
   )
 }
 
-const aligned = (text: string, which: 'from' | 'to', timing: Timing, grain: QueryGrain, zone: string): bigint => {
+/** Ranges choose whole buckets of the view: its boundaries are counted in UTC, whatever zone the answer's buckets are in. */
+const aligned = (text: string, which: 'from' | 'to', timing: Timing, own: QueryGrain): bigint => {
   const us = parseTime(text, timing.zone)
   if (us === null)
     throw badQuery('TIME', `timeRange.${which} is no time.`, {
       expected: 'an RFC 3339 time such as 2026-11-24T10:00:00Z, or a date',
       got: text,
     })
-  const before = boundaryAt(grain, zone, us)
+  const before = boundaryAt(own, 'UTC', us)
   if (before === us) return us
-  const after = nextBoundary(grain, zone, us)
-  throw badQuery('TIME', `timeRange.${which} lies inside a bucket of ${printGrain(grain)}.`, {
+  const after = nextBoundary(own, 'UTC', us)
+  throw badQuery('TIME', `timeRange.${which} lies inside a bucket of ${timing.view.name}.`, {
     expected: `${formatTime(before)} or ${formatTime(after)}`,
     got: formatTime(us),
-    next: `move it to one of the two, or ask for a finer grain (the view's is ${grainText(timing.view)})`,
+    next: `move it to one of the two: the grain of the view is ${printGrain(own)}`,
   })
 }
 
@@ -95,24 +96,18 @@ export const resolveRange = (timing: Timing): Range => {
       })
     return { fromUs: null, toUs: null }
   }
-  // Without buckets in the answer the range still lies on the view's own boundaries, which are counted in UTC.
   const own = viewGrain(view.bucket.grain)
-  const unit = grain ?? own
-  const zone = grain === null ? 'UTC' : timing.zone
-  if (unit === null)
+  if (own === null)
     throw badQuery('GRAIN', `The grain of ${view.name} is finer than a second.`, {
       expected: 'a view grain of whole seconds',
       got: view.bucket.grain.interval,
       next: 'ask another view',
     })
   const range: Range = { fromUs: null, toUs: null }
-  if (asked !== undefined && 'last' in asked) Object.assign(range, lastRange(asked.last, timing, unit, zone))
+  if (asked !== undefined && 'last' in asked) Object.assign(range, lastRange(asked.last, timing, own))
   else if (asked !== undefined) {
-    if (asked.from !== undefined) range.fromUs = parseTime(asked.from, timing.zone)
-    if (asked.to !== undefined) range.toUs = parseTime(asked.to, timing.zone)
-    if (grain !== null) checkNesting(timing, grain, range)
-    if (asked.from !== undefined) range.fromUs = aligned(asked.from, 'from', timing, unit, zone)
-    if (asked.to !== undefined) range.toUs = aligned(asked.to, 'to', timing, unit, zone)
+    if (asked.from !== undefined) range.fromUs = aligned(asked.from, 'from', timing, own)
+    if (asked.to !== undefined) range.toUs = aligned(asked.to, 'to', timing, own)
   }
   if (range.fromUs !== null && range.toUs !== null && range.fromUs >= range.toUs)
     throw badQuery('TIME', 'timeRange is empty.', {
@@ -123,8 +118,10 @@ export const resolveRange = (timing: Timing): Range => {
   return range
 }
 
-/** A length up to now, outward to whole buckets. */
-const lastRange = (text: string, timing: Timing, unit: QueryGrain, zone: string): Range => {
+/** A length up to now, outward to whole buckets of the answer (of the view, when the answer has none). */
+const lastRange = (text: string, timing: Timing, own: QueryGrain): Range => {
+  const unit = timing.grain ?? own
+  const zone = timing.grain === null ? 'UTC' : timing.zone
   const length = parseGrain(text)
   if (length === null)
     throw badQuery('TIME', `timeRange.last is no length of time.`, {
@@ -133,6 +130,8 @@ const lastRange = (text: string, timing: Timing, unit: QueryGrain, zone: string)
       next: 'for example "24 hours"',
     })
   const nowUs = BigInt(Math.trunc(timing.nowMs)) * 1000n
+  // A grain that does not nest is refused before its boundaries are used.
+  if (timing.grain !== null) checkNesting(timing, unit, { fromUs: stepBack(length, timing.zone, nowUs), toUs: nowUs })
   const floor = boundaryAt(unit, zone, nowUs)
   const toUs = floor === nowUs ? nowUs : nextBoundary(unit, zone, nowUs)
   return { fromUs: boundaryAt(unit, zone, stepBack(length, timing.zone, nowUs)), toUs }
@@ -203,11 +202,9 @@ export const resolvePrevious = (timing: Timing, range: Range, hop: Hop | null): 
     return before(buckets > 0 ? stepBack(own, 'UTC', fromUs, buckets) : fromUs - (toUs - fromUs))
   }
   const buckets = countOf(grain, zone, fromUs, toUs, most)
-  if (hop !== null || !isCalendar(grain)) {
-    const start = fromUs - (toUs - fromUs)
-    return before(boundaryAt(grain, zone, start))
-  }
-  return before(stepBack(grain, zone, fromUs, buckets))
+  if (hop !== null || !isCalendar(grain)) return before(fromUs - (toUs - fromUs))
+  // As many buckets before, but never off the view's own boundaries.
+  return before(boundaryAt(viewGrain(timing.view.bucket!.grain)!, 'UTC', stepBack(grain, zone, fromUs, buckets)))
 }
 
 const countOf = (grain: QueryGrain, zone: string, fromUs: bigint, toUs: bigint, most: number): number => {

@@ -1,6 +1,6 @@
 /**
  * A client's query against a view → `ResolvedQuery`, or an error that teaches.
- * Invariant: what comes out names only what the view has, its range lies on boundaries of its grain, and its grain nests in
+ * Invariant: what comes out names only what the view has, its range lies on bucket boundaries of the view, and its grain nests in
  * the view's: every answer to it is a sum of whole cells.
  */
 import type { Dataset } from '../dataset.ts'
