@@ -26,11 +26,11 @@ export type ViewMeasure = {
   name: string
   type: ColumnType | 'COUNT'
   approximate: boolean
-  /** Names of the states it is presented from; empty for arithmetic over measures. */
+  /** Names of the states it is presented from; arithmetic over measures names those of all its parts. */
   states: string[]
-  /** Scalar expression over merged state columns (or, for arithmetic, over presented measures of the same row). */
+  /** Scalar expression over merged state columns, of the measure's type; arithmetic has its parts written out. */
   present: string
-  /** One-pass aggregate over inner rows: the published definition; null for arithmetic (then `present` over reference values). */
+  /** One-pass aggregate over inner rows: the published definition; null: `present` over reference values (no measure now). */
   reference: string | null
 }
 
@@ -47,7 +47,14 @@ export type View = {
   version: string
   /** Canonical SQL of the whole view. */
   sql: string
-  bucket: { name: string; grain: Grain /** over decoded columns, TIMESTAMPTZ */; sql: string } | null
+  bucket: {
+    name: string
+    grain: Grain
+    /** over decoded columns, TIMESTAMPTZ */
+    sql: string
+    /** the event time column; the reference query buckets it in its own way */
+    column?: string
+  } | null
   dimensions: ViewDimension[]
   states: StateColumn[]
   measures: ViewMeasure[]

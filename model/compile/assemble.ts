@@ -45,19 +45,21 @@ export const assemble = (name: string, dataset: Dataset, parts: Parts, printed: 
         reference: measure.reference,
       }
     }
-    // Longer leaf names first would not matter: each ends in its own letter.
-    const body = item.calls.reduce(
-      (sql, call) =>
-        sql.replaceAll(parts.leaf(call), `CAST(${presented(call)} AS ${sqlType(built[call]!.measure.type)})`),
-      printed[item.tree]!,
-    )
+    const fill = (value: (call: number) => string): string => {
+      const body = item.calls.reduce((sql, c) => sql.replaceAll(parts.leaf(c), value(c)), printed[item.tree]!)
+      const typed = item.cast ? `CAST(${body} AS ${item.type})` : body
+      return item.guard ? `TRY(${typed})` : typed
+    }
+    const typedAs = (call: number, sql: string): string => `CAST(${sql} AS ${sqlType(built[call]!.measure.type)})`
+    const fields = item.calls.map((c) => `_a${c} := ${typedAs(c, built[c]!.measure.reference)}`)
     return {
       name: item.name,
       type: item.type,
       approximate: item.calls.some((c) => built[c]!.measure.approximate !== null),
       states: [...new Set(item.calls.flatMap((c) => built[c]!.columns))],
-      present: item.guard ? `TRY(${body})` : body,
-      reference: null,
+      present: fill((c) => typedAs(c, presented(c))),
+      // TRY takes no aggregates: they are computed first, and the expression sees their values.
+      reference: `list_transform([struct_pack(${fields.join(', ')})], lambda _lt: ${fill((c) => `_lt._a${c}`)})[1]`,
     }
   })
   return {
@@ -65,7 +67,11 @@ export const assemble = (name: string, dataset: Dataset, parts: Parts, printed: 
     dataset: dataset.name,
     version: '',
     sql: '',
-    bucket: parts.bucket && { ...parts.bucket, sql: bucketSql(parts.bucket.grain, eventTime) },
+    bucket: parts.bucket && {
+      ...parts.bucket,
+      sql: bucketSql(parts.bucket.grain, eventTime),
+      column: dataset.eventTime,
+    },
     dimensions: parts.dimensions.map((d) => ({ name: d.name, type: d.type, sql: printed[d.tree]! })),
     states,
     measures,

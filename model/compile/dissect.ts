@@ -21,7 +21,7 @@ export type Dimension = { name: string; type: ColumnType; tree: number }
 export type Call = { measure: Measure; name: string; args: { checked: Checked; tree: number }[]; filter: number | null }
 export type MeasureItem =
   | { kind: 'call'; name: string; call: number }
-  | { kind: 'arithmetic'; name: string; tree: number; calls: number[]; type: ColumnType; guard: boolean }
+  | { kind: 'arithmetic'; name: string; tree: number; calls: number[]; type: ColumnType; cast: boolean; guard: boolean }
 
 export type Parts = {
   items: Item[]
@@ -241,6 +241,7 @@ export const dissect = (source: Source, select: Select, dataset: Dataset): Parts
         tree: trees.length - 1,
         calls: [...used],
         type: type!,
+        cast: type !== checked.type.sql,
         guard: checked.partial !== undefined,
       })
     }

@@ -29,7 +29,7 @@ const code = (h: string): string => {
 
 /** Greatest code per register of a list of codes, ascending; NULL list: NULL. */
 const registers = (codes: string): string =>
-  `(SELECT list(CAST(g * 64 + m AS UINTEGER) ORDER BY g) FROM (SELECT c >> 6 AS g, max(c & 63) AS m FROM (SELECT unnest(${codes}) AS c) GROUP BY 1))`
+  `(SELECT list(CAST(_g * 64 + _m AS UINTEGER) ORDER BY _g) FROM (SELECT _c >> 6 AS _g, max(_c & 63) AS _m FROM (SELECT unnest(${codes}) AS _c) GROUP BY 1))`
 
 const EMPTY = `CAST([] AS UBIGINT[])`
 
@@ -55,7 +55,7 @@ export const approxCountDistinct: Measure = {
   build: ({ args, filter }) => {
     const { sql } = args[0]!
     const distinct = filteredNotNull(`list(DISTINCT ${hashOf(sql)})`, sql, filter)
-    const ofHashes = (hashes: string): string => `list_transform(${hashes}, lambda h: ${code('h')})`
+    const ofHashes = (hashes: string): string => `list_transform(${hashes}, lambda _lh: ${code('_lh')})`
     const pack = (hashes: string, rows: string): string =>
       `CASE WHEN ${rows} THEN struct_pack(h := CAST(NULL AS UBIGINT[]), r := ${registers(ofHashes(hashes))}) ELSE struct_pack(h := coalesce(list_sort(${hashes}), ${EMPTY}), r := CAST(NULL AS UINTEGER[])) END`
     return {
@@ -75,17 +75,17 @@ export const approxCountDistinct: Measure = {
 const merged = (c: string): string => {
   const hashes = `list_distinct(flatten(list(${c}.h) FILTER (WHERE ${c}.h IS NOT NULL)))`
   const dense = `flatten(list(${c}.r) FILTER (WHERE ${c}.r IS NOT NULL))`
-  const codes = `list_concat(list_transform(${hashes}, lambda h: CAST(${code('h')} AS UINTEGER)), ${dense})`
+  const codes = `list_concat(list_transform(${hashes}, lambda _lh: CAST(${code('_lh')} AS UINTEGER)), ${dense})`
   return `CASE WHEN count(${c}.r) > 0 OR len(${hashes}) > ${EXACT_LIMIT} THEN struct_pack(h := CAST(NULL AS UBIGINT[]), r := ${registers(codes)}) ELSE struct_pack(h := coalesce(list_sort(${hashes}), ${EMPTY}), r := CAST(NULL AS UINTEGER[])) END`
 }
 
 /** sigma(x) of the paper by its own iteration; 22 steps reach the last bit for x ≤ 4095/4096. */
 const sigma = (x: string): string =>
-  `list_reduce(list_transform(range(22), lambda k: struct_pack(x := 0e0, y := 0e0, z := 0e0)), lambda a, b: struct_pack(x := a.x * a.x, y := a.y + a.y, z := a.z + a.x * a.x * a.y), struct_pack(x := ${x}, y := 1e0, z := ${x})).z`
+  `list_reduce(list_transform(range(22), lambda _lk: struct_pack(x := 0e0, y := 0e0, z := 0e0)), lambda _la, _lb: struct_pack(x := _la.x * _la.x, y := _la.y + _la.y, z := _la.z + _la.x * _la.x * _la.y), struct_pack(x := ${x}, y := 1e0, z := ${x})).z`
 
 const present = (s: string): string => {
   const zeros = `CAST(4096 - len(${s}.r) AS DOUBLE) / 4096e0`
-  const sum = `CAST(list_sum(list_transform(${s}.r, lambda c: CAST(1 AS HUGEINT) << CAST(greatest(52 - CAST(c & 63 AS INTEGER), 0) AS HUGEINT))) AS DOUBLE) / 4503599627370496e0`
+  const sum = `CAST(list_sum(list_transform(${s}.r, lambda _lc: CAST(1 AS HUGEINT) << CAST(greatest(52 - CAST(_lc & 63 AS INTEGER), 0) AS HUGEINT))) AS DOUBLE) / 4503599627370496e0`
   const estimate = `0.7213475204444817e0 * 16777216e0 / (${sum} + 4096e0 * ${sigma(zeros)})`
   return `CASE WHEN ${s}.r IS NULL THEN CAST(coalesce(len(${s}.h), 0) AS BIGINT) ELSE CAST(round(${estimate}) AS BIGINT) END`
 }
@@ -95,8 +95,8 @@ const reference = (sql: string, filter: string | null): string => {
   const distinct = `list(DISTINCT md5_number_lower(CAST(${sql} AS VARCHAR))) FILTER (WHERE ${filter === null ? '' : `(${filter}) AND `}(${sql}) IS NOT NULL)`
   const count = `coalesce(len(${distinct}), 0)`
   // Trailing zeros by the length of what is left after the last 1 of the binary text: slow, and nothing like the bit tricks.
-  const rho = `CASE WHEN v >> 12 = 0 THEN 53 ELSE instr(reverse(bin(v >> 12)), '1') END`
-  const fold = `SELECT sum(pow(2e0, -m)) AS s, 4096 - count(*) AS z FROM (SELECT v % 4096 AS g, max(${rho}) AS m FROM (SELECT unnest(${distinct}) AS v) GROUP BY 1)`
-  const powers = `list_sum(list_transform(range(1, 23), lambda k: pow(z / 4096e0, pow(2e0, k)) * pow(2e0, k - 1)))`
-  return `CASE WHEN ${count} <= 256 THEN CAST(${count} AS BIGINT) ELSE (SELECT CAST(round(0.7213475204444817e0 * 4096e0 * 4096e0 / (s + 4096e0 * (z / 4096e0 + ${powers}))) AS BIGINT) FROM (${fold})) END`
+  const rho = `CASE WHEN _v >> 12 = 0 THEN 53 ELSE instr(reverse(bin(_v >> 12)), '1') END`
+  const fold = `SELECT sum(pow(2e0, -_m)) AS _s, 4096 - count(*) AS _z FROM (SELECT _v % 4096 AS _g, max(${rho}) AS _m FROM (SELECT unnest(${distinct}) AS _v) GROUP BY 1)`
+  const powers = `list_sum(list_transform(range(1, 23), lambda _lk: pow(_z / 4096e0, pow(2e0, _lk)) * pow(2e0, _lk - 1)))`
+  return `CASE WHEN ${count} <= 256 THEN CAST(${count} AS BIGINT) ELSE (SELECT CAST(round(0.7213475204444817e0 * 4096e0 * 4096e0 / (_s + 4096e0 * (_z / 4096e0 + ${powers}))) AS BIGINT) FROM (${fold})) END`
 }

@@ -90,7 +90,7 @@ export const approxQuantile: Measure = {
       states: [
         {
           type: TYPE,
-          partial: `coalesce(list_transform([${map}], lambda m: CASE WHEN m IS NULL THEN NULL ELSE struct_pack(k := CAST(map_keys(m) AS INTEGER[]), c := CAST(map_values(m) AS BIGINT[])) END)[1], ${EMPTY})`,
+          partial: `coalesce(list_transform([${map}], lambda _lm: CASE WHEN _lm IS NULL THEN NULL ELSE struct_pack(k := CAST(map_keys(_lm) AS INTEGER[]), c := CAST(map_values(_lm) AS BIGINT[])) END)[1], ${EMPTY})`,
           merge: merged,
           heavy: true,
         },
@@ -103,15 +103,15 @@ export const approxQuantile: Measure = {
 }
 
 const merged = (c: string): string => {
-  const sums = `SELECT k, sum(n) AS n FROM (SELECT unnest(flatten(list(${c}.k))) AS k, unnest(flatten(list(${c}.c))) AS n) GROUP BY k`
-  return `coalesce((SELECT CASE WHEN count(*) > 0 THEN struct_pack(k := list(CAST(k AS INTEGER) ORDER BY k), c := list(CAST(n AS BIGINT) ORDER BY k)) END FROM (${sums})), ${EMPTY})`
+  const sums = `SELECT _k, sum(_n) AS _n FROM (SELECT unnest(flatten(list(${c}.k))) AS _k, unnest(flatten(list(${c}.c))) AS _n) GROUP BY _k`
+  return `coalesce((SELECT CASE WHEN count(*) > 0 THEN struct_pack(k := list(CAST(_k AS INTEGER) ORDER BY _k), c := list(CAST(_n AS BIGINT) ORDER BY _k)) END FROM (${sums})), ${EMPTY})`
 }
 
 const present = (s: string, q: string): string => {
   const rank = `greatest(CAST(ceil(CAST(${q} AS DECIMAL(7,6)) * CAST(list_sum(${s}.c) AS DECIMAL(19,0))) AS BIGINT), 1)`
-  const entries = `list_transform(${s}.k, lambda k, i: struct_pack(k := k, n := ${s}.c[i]))`
-  const found = `list_reduce(${entries}, lambda a, e: CASE WHEN a.n <= 0 THEN a ELSE struct_pack(k := e.k, n := a.n - e.n) END, struct_pack(k := CAST(0 AS INTEGER), n := ${rank})).k`
-  return `CASE WHEN len(${s}.k) > 0 THEN list_transform([${found}], lambda k: ${bucketValue('k')})[1] END`
+  const entries = `list_transform(${s}.k, lambda _lk, _li: struct_pack(k := _lk, n := ${s}.c[_li]))`
+  const found = `list_reduce(${entries}, lambda _la, _le: CASE WHEN _la.n <= 0 THEN _la ELSE struct_pack(k := _le.k, n := _la.n - _le.n) END, struct_pack(k := CAST(0 AS INTEGER), n := ${rank})).k`
+  return `CASE WHEN len(${s}.k) > 0 THEN list_transform([${found}], lambda _lk: ${bucketValue('_lk')})[1] END`
 }
 
 /** Published definition: the value of the bucket that the nearest-rank value falls into. */
@@ -119,11 +119,12 @@ const reference = (x: string, q: string, filter: string | null): string => {
   const where = `FILTER (WHERE ${filter === null ? '' : `(${filter}) AND `}(${x}) IS NOT NULL)`
   const sorted = `list_sort(list(${x}) ${where})`
   const rank = `greatest(1, CAST(ceil(CAST(${q} AS DECIMAL(7,6)) * CAST(count(${x}) ${where} AS DECIMAL(19,0))) AS BIGINT))`
-  return `list_transform([${sorted}[${rank}]], lambda v: CASE WHEN v IS NULL THEN NULL WHEN isnan(v) THEN 'NaN'::DOUBLE WHEN isinf(v) OR v = 0 THEN v + 0e0 ELSE sign(v) * list_transform([CAST(ceil(ln(abs(CASE WHEN v = 0 OR isnan(v) OR isinf(v) THEN 1 ELSE v END)) / ln(1.01e0 / 0.99e0) - 1e-9) AS INTEGER)], lambda i: ${referencePower('i')})[1] END)[1]`
+  return `list_transform([${sorted}[${rank}]], lambda _lv: CASE WHEN _lv IS NULL THEN NULL WHEN isnan(_lv) THEN 'NaN'::DOUBLE WHEN isinf(_lv) OR _lv = 0 THEN _lv + 0e0 ELSE sign(_lv) * list_transform([CAST(ceil(ln(abs(CASE WHEN _lv = 0 OR isnan(_lv) OR isinf(_lv) THEN 1 ELSE _lv END)) / ln(1.01e0 / 0.99e0) - 1e-9) AS INTEGER)], lambda _li: ${referencePower('_li')})[1] END)[1]`
 }
 
+/** 0.99 times the pinned powers of the bits that are set, least first: the order is part of the definition. */
 const referencePower = (i: string): string => {
   const factors = (list: string[]): string =>
-    `list_product(list_transform(list_filter([${list.map((p, j) => `{'p': ${p}, 'b': ${1 << j}}`).join(', ')}], lambda f: (abs(${i}) // f.b) % 2 = 1), lambda f: f.p))`
-  return `0.99e0 * coalesce(CASE WHEN ${i} >= 0 THEN ${factors(POWERS)} ELSE ${factors(INVERSE)} END, 1e0)`
+    `list_reduce(list_transform(list_filter([${list.map((p, j) => `{'p': ${p}, 'b': ${1 << j}}`).join(', ')}], lambda _lf: (abs(${i}) // _lf.b) % 2 = 1), lambda _lf: _lf.p), lambda _la, _lb: _la * _lb, 0.99e0)`
+  return `(CASE WHEN ${i} >= 0 THEN ${factors(POWERS)} ELSE ${factors(INVERSE)} END)`
 }

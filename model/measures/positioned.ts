@@ -47,6 +47,6 @@ const reference = (
   const picked = `CAST(${aggregate}(${sql}, ${order})${where} AS ${stored})`
   // arg_min and arg_max leave out rows whose value is NULL.
   return stored === 'DOUBLE'
-    ? `list_transform([${picked}], lambda d: CASE WHEN isnan(d) THEN 'NaN'::DOUBLE ELSE d + 0e0 END)[1]`
+    ? `list_transform([${picked}], lambda _ld: CASE WHEN isnan(_ld) THEN 'NaN'::DOUBLE ELSE _ld + 0e0 END)[1]`
     : picked
 }

@@ -82,8 +82,8 @@ const referenceVariance = (name: string, sql: string, scale: number, filter: str
   const { sample, root } = FORMS[name]!
   const u = `CAST((${sql}) * ${scale === 0 ? '1' : `CAST('1${'0'.repeat(scale)}' AS DECIMAL(${scale + 1},0))`} AS HUGEINT)`
   const sums = `struct_pack(n := CAST(${filtered(`count(${sql})`, filter)} AS HUGEINT), s := ${filtered(`sum(${u})`, filter)}, q := ${filtered(`sum(${u} * ${u})`, filter)})`
-  const withMean = `list_transform([${sums}], lambda t: struct_pack(n := t.n, s := t.s, q := t.q, m := CASE WHEN t.n > 0 THEN (2 * t.s + CASE WHEN t.s < 0 THEN -t.n ELSE t.n END) // (2 * t.n) END))`
-  const below = sample ? 't.n - 1' : 't.n'
-  const value = `((t.q - t.m * (2 * t.s - t.n * t.m))::DOUBLE - ((t.s - t.n * t.m)::DOUBLE * (t.s - t.n * t.m)::DOUBLE) / t.n::DOUBLE) / (${below})::DOUBLE / 1e${2 * scale}`
-  return `list_transform(${withMean}, lambda t: CASE WHEN ${below} > 0 THEN ${root ? `sqrt(${value})` : value} END)[1]`
+  const withMean = `list_transform([${sums}], lambda _lt: struct_pack(n := _lt.n, s := _lt.s, q := _lt.q, m := CASE WHEN _lt.n > 0 THEN (2 * _lt.s + CASE WHEN _lt.s < 0 THEN -_lt.n ELSE _lt.n END) // (2 * _lt.n) END))`
+  const below = sample ? '_lt.n - 1' : '_lt.n'
+  const value = `((_lt.q - _lt.m * (2 * _lt.s - _lt.n * _lt.m))::DOUBLE - ((_lt.s - _lt.n * _lt.m)::DOUBLE * (_lt.s - _lt.n * _lt.m)::DOUBLE) / _lt.n::DOUBLE) / (${below})::DOUBLE / 1e${2 * scale}`
+  return `list_transform(${withMean}, lambda _lt: CASE WHEN ${below} > 0 THEN ${root ? `sqrt(${value})` : value} END)[1]`
 }
