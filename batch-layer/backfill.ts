@@ -4,8 +4,8 @@
  */
 import type { View } from '../model/view.ts'
 import { droppedVersion, type Switched, switchTo } from './adopt.ts'
-import { catchUp } from './catch-up.ts'
 import { type BatchContext, checkSignal } from './context.ts'
+import { catchUp } from './extend.ts'
 import { type Recomputed, recompute } from './recompute.ts'
 import type { RecomputeOptions } from './recompute-parts.ts'
 

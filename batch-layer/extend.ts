@@ -179,4 +179,9 @@ export const extend = async (ctx: BatchContext, view: View, options: ExtendOptio
   return result
 }
 
-export { catchUp } from './catch-up.ts'
+/**
+ * Catch-up: where the log no longer holds a version's published cut (a backfill overtaken by retention, a long outage), the version
+ * goes on from the lake alone: cut := archived, and the speed side starts there (rule 9). 'nothing' when the log holds every cut.
+ */
+export const catchUp = (ctx: BatchContext, view: View, options: ExtendOptions = {}): Promise<Extended> =>
+  extend(ctx, view, { ...options, speed: false, verify: false })

@@ -38,6 +38,7 @@ export const fill = async (
   pending: Pending,
   limits: { maxBytes: number; upTo: number; nowMs: number },
 ): Promise<Exclude<ReadResult, { kind: 'records' }> | { kind: 'filled' }> => {
+  let again = false
   for (;;) {
     if (
       pending.bytes >= limits.maxBytes ||
@@ -48,6 +49,9 @@ export const fill = async (
     if (result.kind !== 'records') {
       if (pending.to.offset === pending.base.offset) return result
       Object.assign(pending, emptyPending(pending.base))
+      // A log that changes while it is read is looked at again by the next step.
+      if (again) return { kind: 'filled' }
+      again = true
       continue
     }
     let effective = pending.to.effectiveMs
