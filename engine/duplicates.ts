@@ -30,12 +30,12 @@ export const findDuplicates = async (
   records: SeenRecord[],
   seen: Seen,
 ): Promise<{ rows: number[]; change: SeenChange }> => {
-  const overlay = seen.overlay()
   const id = idColumn(dataset)
   const select = `SELECT _row::INTEGER AS r, _record::INTEGER AS o${id === null ? '' : `, md5_number(${id}::VARCHAR) AS h`} FROM ${ident(table)}`
   let [rows, owners, hashes] = await session.numbers(select)
   // A table as decodeBatch leaves it is in order; sorting it costs more than looking.
   if (!ascends(rows as Int32Array)) [rows, owners, hashes] = await session.numbers(`${select} ORDER BY r`)
+  const overlay = seen.overlay(rows!.length)
   const duplicates: number[] = []
   let owner = -1
   let ms = 0

@@ -3,7 +3,7 @@
  * Invariant: a hash is in the table iff it was put and not purged since; of a hash the last time put is kept.
  *
  * Hashes must be uniform (MD5, SHA-256): the first word alone chooses the slot, by multiplication rather than by mask, so
- * that a table can have just the size that its cap needs. The all-zero hash marks an empty slot; its odds are 2^-128.
+ * that a table can have just the size that its cap needs. Four zeros mark a free slot; a hash of zeros is kept as 0 0 0 1.
  */
 export type HashTable = {
   /** Four words a slot. */
@@ -31,13 +31,16 @@ export const roomOf = (table: HashTable): number => Math.floor(table.slots * MAX
 
 const home = (word: number, slots: number): number => Math.floor((word / 0x1_0000_0000) * slots)
 
+const fourth = (words: Uint32Array, at: number): number =>
+  words[at + 3]! || (words[at] === 0 && words[at + 1] === 0 && words[at + 2] === 0 ? 1 : 0)
+
 /** Slot of a hash (four words of `words` from `at`), or −1 − (the free slot where it would go). */
 export const find = (table: HashTable, words: Uint32Array, at: number): number => {
   const { keys, slots } = table
   const a = words[at]!
   const b = words[at + 1]!
   const c = words[at + 2]!
-  const d = words[at + 3]!
+  const d = fourth(words, at)
   let slot = home(a, slots)
   for (;;) {
     const k = slot * 4
@@ -55,21 +58,25 @@ export const timeOf = (table: HashTable, words: Uint32Array, at: number): number
   return slot < 0 ? Number.NEGATIVE_INFINITY : table.times[slot]!
 }
 
-/** Sets a hash's time. The caller has made room. */
-export const put = (table: HashTable, words: Uint32Array, at: number, time: number): void => {
-  const found = find(table, words, at)
+/** Puts a hash at what `find` answered for it. The caller has made room before that. */
+export const putAt = (table: HashTable, found: number, words: Uint32Array, at: number, time: number): void => {
   if (found >= 0) {
     table.times[found] = time
     return
   }
   const slot = -1 - found
-  table.keys[slot * 4] = words[at]!
-  table.keys[slot * 4 + 1] = words[at + 1]!
-  table.keys[slot * 4 + 2] = words[at + 2]!
-  table.keys[slot * 4 + 3] = words[at + 3]!
+  const k = slot * 4
+  table.keys[k] = words[at]!
+  table.keys[k + 1] = words[at + 1]!
+  table.keys[k + 2] = words[at + 2]!
+  table.keys[k + 3] = fourth(words, at)
   table.times[slot] = time
   table.size++
 }
+
+/** Sets a hash's time. The caller has made room. */
+export const put = (table: HashTable, words: Uint32Array, at: number, time: number): void =>
+  putAt(table, find(table, words, at), words, at, time)
 
 const isFree = (keys: Uint32Array, slot: number): boolean => {
   const k = slot * 4

@@ -16,6 +16,7 @@ import {
   type HashTable,
   purge,
   put,
+  putAt,
   resize,
   roomOf,
   slotsFor,
@@ -49,8 +50,8 @@ export type Seen = {
   /** Record ids in the map. */
   readonly records: number
   readonly capacity: number
-  /** Verdicts over the map and the events before in the same batch. The map is not changed. */
-  overlay(): Overlay
+  /** Verdicts over the map and the events before in the same batch; `events`: about how many. The map is not changed. */
+  overlay(events?: number): Overlay
   /** Takes a change in; the map then stands for `to`. */
   accept(change: SeenChange, to: Position): void
 }
@@ -73,9 +74,9 @@ export const createSeen = (position: Position, options: { capacity: number; wind
     at = to
   }
 
-  const overlay = (): Overlay => {
+  const overlay = (events = 0): Overlay => {
     const from = at
-    const newIds = createTable()
+    const newIds = createTable(slotsFor(events))
     const newRecords = createTable()
     let first = Number.POSITIVE_INFINITY
     const repeats = (
@@ -87,10 +88,10 @@ export const createSeen = (position: Position, options: { capacity: number; wind
       ms: number,
     ): boolean => {
       if (ms < first) first = ms
+      if (own.size >= roomOf(own)) resize(own, own.slots * 2)
       const known = find(own, words, place)
       const last = known >= 0 ? own.times[known]! : timeOf(base, words, place)
-      if (own.size >= roomOf(own)) resize(own, own.slots * 2)
-      put(own, words, place, ms)
+      putAt(own, known, words, place, ms)
       return ms - last < window
     }
     return {
@@ -155,7 +156,7 @@ const merge = (base: HashTable, own: HashTable, since: number, capacity: number)
 /** Hash of an id's text: the four words of MD5 as DuckDB's `md5_number` lays them out. */
 export const idWords = (text: string): Uint32Array => {
   const digest = createHash('md5').update(text, 'utf8').digest()
-  return Uint32Array.of(digest.readUInt32LE(8), digest.readUInt32LE(12), digest.readUInt32LE(0), digest.readUInt32LE(4))
+  return Uint32Array.of(digest.readUInt32LE(0), digest.readUInt32LE(4), digest.readUInt32LE(8), digest.readUInt32LE(12))
 }
 
 /** A record id (32 hex digits, itself a hash) as four words. */
