@@ -1,15 +1,16 @@
 /**
  * The open epoch of one view version as a DuckDB table, and its blocks.
- * Invariant: the table holds exactly one row per cell, each cell stays in the block it was first put in, and the block
- * hashes kept here are those of the last committed state.
+ * Invariant: merging the table's rows by key gives the epoch's cells; a cell stays in the block it was first put in; the
+ * block hashes kept here are those of the last committed state.
  *
- * A block is filled to a bound and then the next one of its bucket is begun: blocks are bounded, never split and never
- * move (docs/decisions/block-layout.md).
+ * A batch only adds rows: its partial cells, beside those of earlier batches. Packing merges the rows of the touched blocks,
+ * and when rows have piled up the whole table is merged into one row per cell. A block is filled to a bound and then the
+ * next one of its bucket is begun: blocks are bounded, never split and never move (docs/decisions/block-layout.md).
  */
 import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Engine, Session } from '../engine/engine.ts'
-import { cellTableColumns, keyColumns, mergeCellsSql, packSql, unpackSql } from '../model/cells.ts'
+import { cellColumns, cellTableColumns, keyColumns, packSql, unpackSql } from '../model/cells.ts'
 import { blockHash, digestOf, EMPTY_DIGEST, xorDigest } from '../model/digest.ts'
 import { ident, literal } from '../model/ident.ts'
 import type { Block } from '../model/ports/speed-store.ts'
@@ -18,13 +19,19 @@ import type { View } from '../model/view.ts'
 const CELLS_PER_BLOCK = 512
 const HEAVY_CELLS_PER_BLOCK = 32
 
+/** The table's own columns: block, place in the bucket (blocks are runs of places), batch that added the row. */
+const OWN = '_block VARCHAR, _slot BIGINT, _batch BIGINT'
+
 export type Cells = {
   view: View
   table: string
   hashes: Map<string, string>
   digest: string
-  /** Rows deleted since the table was last rewritten: DuckDB keeps their space until then. */
-  deleted: number
+  /** Rows in the table, and the rows there were when it was last merged. */
+  rows: number
+  merged: number
+  /** Number of the last batch. */
+  batch: number
 }
 
 /** What a merged batch changes: becomes real by `commitCells`, after the store has said `applied`. */
@@ -33,7 +40,7 @@ export type CellChange = {
   hashes: Map<string, string>
   digest: string
   blockCount: number
-  replaced: number
+  added: number
 }
 
 let serial = 0
@@ -41,12 +48,15 @@ let serial = 0
 export const emptyCells = async (session: Session, view: View): Promise<Cells> => {
   const table = `cells_${serial++}`
   const columns = cellTableColumns(view)
-  await session.run(`CREATE TEMP TABLE ${table} (${columns}${columns ? ', ' : ''}_block VARCHAR)`)
-  return { view, table, hashes: new Map(), digest: EMPTY_DIGEST, deleted: 0 }
+  await session.run(`CREATE TEMP TABLE ${table} (${columns}${columns ? ', ' : ''}${OWN})`)
+  return { view, table, hashes: new Map(), digest: EMPTY_DIGEST, rows: 0, merged: 0, batch: 0 }
 }
 
 export const dropCells = (session: Session, cells: Cells): Promise<void> =>
   session.run(`DROP TABLE IF EXISTS ${cells.table}`)
+
+const isHeavy = (view: View): boolean => view.states.some((s) => s.heavy)
+const perBlock = (view: View): number => (isHeavy(view) ? HEAVY_CELLS_PER_BLOCK : CELLS_PER_BLOCK)
 
 /** Cells from the blocks of an epoch, or null when the blocks are not those that `digest` and `count` speak of. */
 export const loadCells = async (
@@ -59,20 +69,24 @@ export const loadCells = async (
   if (!blocksFit(blocks, expected)) return null
   const cells = await emptyCells(session, view)
   if (blocks.length === 0) return cells
-  const file = join(engine.scratchDir, `${cells.table}.ndjson`)
+  const size = perBlock(view)
+  const file = join(engine.scratchDir, `${cells.table}-${process.pid}.ndjson`)
   try {
     await writeFile(file, Buffer.concat(blocks.map((b) => b.bytes)))
     // The blocks stand one after the other in the file: a line's number tells its block.
     let line = 0
-    const starts = blocks.map((block) => {
+    const starts = blocks.map(({ id, bytes, hash }) => {
       const start = line
-      for (const byte of block.bytes) if (byte === 10) line++
-      cells.hashes.set(block.id, block.hash)
-      return `(${start}, ${literal(block.id)})`
+      for (const byte of bytes) if (byte === 10) line++
+      cells.hashes.set(id, hash)
+      return `(${start}, ${literal(id)}, ${Number(id.slice(id.lastIndexOf('.') + 1)) * size})`
     })
     await session.run(`INSERT INTO ${cells.table} BY NAME
-      SELECT cell.* EXCLUDE (_line), start._block FROM (SELECT *, row_number() OVER () - 1 AS _line FROM (${unpackSql(view, file)})) cell
-      ASOF JOIN (VALUES ${starts.join(', ')}) start(_first, _block) ON cell._line >= start._first`)
+      SELECT cell.* EXCLUDE (_line), start._block, start._place + least(cell._line - start._first, ${size - 1}) AS _slot, 0 AS _batch
+      FROM (SELECT *, row_number() OVER () - 1 AS _line FROM (${unpackSql(view, file)})) cell
+      ASOF JOIN (VALUES ${starts.join(', ')}) start(_first, _block, _place) ON cell._line >= start._first`)
+    cells.rows = line
+    cells.merged = line
   } finally {
     await rm(file, { force: true })
   }
@@ -86,78 +100,89 @@ export const blocksFit = (blocks: Block[], expected: { digest: string; blocks: n
   blocks.every((b) => blockHash(b.id, b.bytes) === b.hash) &&
   digestOf(blocks.map((b) => b.hash)) === expected.digest
 
+const bucketOf = (view: View, alias: string): string => (view.bucket ? `${alias}._bucket` : 'NULL::TIMESTAMPTZ')
+
+/** Rows merged into one per cell, with the table's own columns. */
+const mergedSql = (view: View, source: string): string => {
+  const keys = keyColumns(view).map((k) => ident(k.name))
+  const states = view.states.map((s) => `CAST(${s.merge} AS ${s.type}) AS ${s.name}`)
+  const own = ['any_value(_block) AS _block', 'any_value(_slot) AS _slot', '0 AS _batch']
+  return `SELECT ${[...keys, ...states, ...own].join(', ')} FROM ${source}${
+    keys.length ? ` GROUP BY ${keys.join(', ')}` : ' HAVING count(*) > 0'
+  }`
+}
+
+/** Adds a batch's partial cells: a known cell keeps its place, new ones take the next places of their bucket. */
+const addSql = ({ view, table }: Cells, partSql: string, batch: number): string => {
+  const keys = keyColumns(view).map((k) => ident(k.name))
+  const same = keys.length ? keys.map((k) => `k.${k} IS NOT DISTINCT FROM p.${k}`).join(' AND ') : 'true'
+  const columns = cellColumns(view).map((c) => `p.${ident(c.name)}`)
+  const order = keys.length ? ` ORDER BY ${keys.map((k) => `p.${k}`).join(', ')}` : ''
+  const bucket = bucketOf(view, 'p')
+  const name = view.bucket ? 'epoch_us(_bucket)::VARCHAR' : `'all'`
+  const known = [...keys.map((k) => `c.${k}`), 'c._block', 'c._slot'].join(', ')
+  const buckets = view.bucket ? ` WHERE c._bucket IN (SELECT _bucket FROM part) OR c._bucket IS NULL` : ''
+  return `INSERT INTO ${table} BY NAME
+    WITH part AS MATERIALIZED (${partSql}),
+    near AS MATERIALIZED (SELECT ${known}, ${bucketOf(view, 'c')} AS _b FROM ${table} c${buckets}),
+    known AS (SELECT DISTINCT * EXCLUDE (_b) FROM near),
+    ends AS (SELECT _b, max(_slot) + 1 AS _end FROM near GROUP BY _b),
+    placed AS (SELECT ${columns.length ? `${columns.join(', ')}, ` : ''}k._block AS _block, coalesce(k._slot, coalesce(e._end, 0) +
+        row_number() OVER (PARTITION BY ${bucket}, k._slot IS NULL${order}) - 1) AS _slot
+      FROM part p LEFT JOIN known k ON ${same} LEFT JOIN ends e ON e._b IS NOT DISTINCT FROM ${bucket})
+    SELECT * REPLACE (coalesce(_block, ${name} || '.' || (_slot // ${perBlock(view)})::VARCHAR) AS _block), ${batch} AS _batch FROM placed`
+}
+
 /**
  * Merges partial cells (a SELECT) into the table, inside the caller's transaction, and packs the touched blocks. Without
  * `pack` the hashes stay behind the table, until `packAll`.
  */
 export const mergePart = async (session: Session, cells: Cells, partSql: string, pack = true): Promise<CellChange> => {
   const { view, table } = cells
-  const part = `${table}_part`
-  const next = `${table}_next`
-  await session.run(`CREATE OR REPLACE TEMP TABLE ${part} AS ${partSql}`)
-  const [touched] = await session.rows<{ n: string }>(`SELECT count(*) AS n FROM ${part}`)
-  const unchanged = {
-    blocks: [],
-    hashes: cells.hashes,
-    digest: cells.digest,
-    blockCount: cells.hashes.size,
-    replaced: 0,
-  }
-  if (touched!.n === '0') return unchanged
-
-  const keys = keyColumns(view).map((k) => ident(k.name))
-  const same = keys.length ? keys.map((k) => `c.${k} IS NOT DISTINCT FROM p.${k}`).join(' AND ') : 'true'
-  const bucket = view.bucket ? '_bucket' : 'NULL::TIMESTAMPTZ'
-  const perBlock = view.states.some((s) => s.heavy) ? HEAVY_CELLS_PER_BLOCK : CELLS_PER_BLOCK
-  const columns = [...keys, ...view.states.map((s) => s.name)].map((c) => `c.${c}`).join(', ')
-  // Existing cells keep their block; new ones fill up the blocks of their bucket in turn.
-  await session.run(`CREATE OR REPLACE TEMP TABLE ${next} AS
-    WITH merged AS (${mergeCellsSql(view, `(SELECT * FROM ${part} UNION ALL SELECT ${columns} FROM ${table} c SEMI JOIN ${part} p ON ${same})`)}),
-    known AS (SELECT p.*, c._block FROM merged p LEFT JOIN ${table} c ON ${same}),
-    counts AS (SELECT ${bucket} AS b, count(*) AS n FROM ${table} GROUP BY ALL)
-    SELECT known.* EXCLUDE (_block), coalesce(_block,
-      coalesce(epoch_us(${bucket})::VARCHAR, 'all') || '.' ||
-      ((coalesce(counts.n, 0) + row_number() OVER (PARTITION BY ${bucket}, _block IS NULL ORDER BY ${keys.length ? keys.join(', ') : '1'}) - 1) // ${perBlock})::VARCHAR) AS _block
-    FROM known LEFT JOIN counts ON counts.b IS NOT DISTINCT FROM ${bucket}`)
-  const [gone] = await session.rows<{ Count: string }>(`DELETE FROM ${table} c USING ${next} p WHERE ${same}`)
-  await session.run(`INSERT INTO ${table} BY NAME SELECT * FROM ${next}`)
-  const replaced = Number(gone?.Count ?? 0)
-  if (!pack) return { ...unchanged, replaced }
-  const packed = await session.rows<{ _block: string; lines: string }>(
-    packSql(view, `(SELECT * FROM ${table} WHERE _block IN (SELECT DISTINCT _block FROM ${next}))`),
-  )
+  const batch = cells.batch + 1
+  const [inserted] = await session.rows<{ Count: string }>(addSql(cells, partSql, batch))
+  const added = Number(inserted!.Count)
+  const change = { blocks: [], hashes: cells.hashes, digest: cells.digest, blockCount: cells.hashes.size, added }
+  if (!pack || added === 0) return change
+  const touched = `(SELECT * FROM ${table} WHERE _block IN (SELECT _block FROM ${table} WHERE _batch = ${batch}))`
+  const blocks = await packed(session, view, touched)
   const hashes = new Map(cells.hashes)
   let digest = cells.digest
-  const blocks = packed.map(blockOf)
   for (const { id, hash } of blocks) {
     const old = hashes.get(id)
     if (old !== undefined) digest = xorDigest(digest, old)
     digest = xorDigest(digest, hash)
     hashes.set(id, hash)
   }
-  return { blocks, hashes, digest, blockCount: hashes.size, replaced }
+  return { blocks, hashes, digest, blockCount: hashes.size, added }
 }
 
-const blockOf = ({ _block: id, lines }: { _block: string; lines: string }): Block => {
-  const bytes = Buffer.from(`${lines}\n`, 'utf8')
-  return { id, bytes, hash: blockHash(id, bytes) }
+const packed = async (session: Session, view: View, source: string): Promise<Block[]> => {
+  const rows = await session.rows<{ _block: string; lines: string }>(packSql(view, `(${mergedSql(view, source)})`))
+  return rows.map(({ _block: id, lines }) => {
+    const bytes = Buffer.from(`${lines}\n`, 'utf8')
+    return { id, bytes, hash: blockHash(id, bytes) }
+  })
 }
 
-/** Makes a change the committed state; outside a transaction, it also rewrites a table that is mostly deleted rows. */
+/** Makes a change the committed state; outside a transaction, it also merges a table whose rows have piled up. */
 export const commitCells = async (session: Session, cells: Cells, change: CellChange): Promise<void> => {
   cells.hashes = change.hashes
   cells.digest = change.digest
-  cells.deleted += change.replaced
-  if (cells.deleted < 20_000) return
-  const [row] = await session.rows<{ n: string }>(`SELECT count(*) AS n FROM ${cells.table}`)
-  if (cells.deleted < 2 * Number(row!.n)) return
-  await session.run(`CREATE OR REPLACE TEMP TABLE ${cells.table} AS SELECT * FROM ${cells.table}`)
-  cells.deleted = 0
+  cells.rows += change.added
+  cells.batch++
+  const { view, table } = cells
+  // Sketches are wide, and merging many of them again and again is what costs.
+  if (cells.rows < 2 * cells.merged + (isHeavy(view) ? 16 : 2_048)) return
+  await session.run(`CREATE OR REPLACE TEMP TABLE ${table} AS ${mergedSql(view, table)}`)
+  const [count] = await session.rows<{ n: string }>(`SELECT count(*) AS n FROM ${table}`)
+  cells.rows = Number(count!.n)
+  cells.merged = cells.rows
 }
 
 /** All blocks of the table, for `install`; they become the committed ones. */
 export const packAll = async (session: Session, cells: Cells): Promise<Block[]> => {
-  const blocks = (await session.rows<{ _block: string; lines: string }>(packSql(cells.view, cells.table))).map(blockOf)
+  const blocks = await packed(session, cells.view, cells.table)
   cells.hashes = new Map(blocks.map((b) => [b.id, b.hash]))
   cells.digest = digestOf(cells.hashes.values())
   return blocks

@@ -123,7 +123,7 @@ describe('the speed worker under faults', () => {
     }
     const worker = await world.worker({ engine: { ...world.engine, session } })
     let failures = 0
-    for (let n = 1; n < 60; n += 4) {
+    for (let n = 1; n < 26; n += 2) {
       await world.append(random, 3)
       left = n
       await settle(world, worker).catch(() => failures++)
