@@ -25,10 +25,15 @@ export type AppenderOptions = {
   maxBytes: number
   now: () => number
   committed: (dataset: string, partition: number) => void
+  /** Bytes that the disk has left for the log; to tell a full disk from a broken one. */
+  freeBytes: () => Promise<number>
 }
 
 /** One piece of work in a group: `write` runs inside the transaction and gives what to do after the commit, or throws. */
 type Job = { bytes: number; write: () => () => void; fail: (error: unknown) => void }
+
+/** Less than this left beyond a group's bytes (its pages and the tree above them) means that the disk is full. */
+const FULL_MARGIN_BYTES = 1024 * 1024
 
 /** Bytes of one group commit; more waits for the next one. */
 const GROUP_BYTES = 16 * 1024 * 1024
@@ -71,7 +76,7 @@ export const openAppender = (db: LogDatabase, options: AppenderOptions): Appende
       })
       await db.flushed
     } catch (error) {
-      const reason = await writeError(error)
+      const reason = await writeError(error, bytes, options.freeBytes)
       if (!reason.retryable) failed = reason
       for (const job of group) job.fail(refused.find((r) => r.job === job)?.error ?? reason)
       return
@@ -130,8 +135,12 @@ export const openAppender = (db: LogDatabase, options: AppenderOptions): Appende
 const isRefusal = (error: unknown): boolean =>
   error instanceof Error && 'code' in error && typeof error.code === 'string' && error.code.startsWith('WEIR_')
 
-/** lmdb rejects with a wrapper whose `commitError` is a promise of the cause. */
-const writeError = async (error: unknown) => {
+/**
+ * lmdb rejects with a wrapper whose `commitError` is a promise of the cause. A full disk is a short write inside LMDB,
+ * which it reports as EIO like a broken disk: the free space tells them apart. (Such a transaction ended before its root
+ * page was written: nothing of it is stored.)
+ */
+const writeError = async (error: unknown, bytes: number, freeBytes: () => Promise<number>) => {
   let cause = error
   if (error instanceof Error && 'commitError' in error) {
     cause = await Promise.race([
@@ -143,7 +152,9 @@ const writeError = async (error: unknown) => {
     ])
   }
   const text = String(cause instanceof Error ? cause.message : cause)
-  return /no space left|ENOSPC|MDB_MAP_FULL|disk quota/i.test(text) ? diskFull(cause) : writeFailed(cause)
+  if (/no space left|ENOSPC|MDB_MAP_FULL|disk quota/i.test(text)) return diskFull(cause)
+  if (/input\/output error|EIO/i.test(text) && (await freeBytes()) < bytes + FULL_MARGIN_BYTES) return diskFull(cause)
+  return writeFailed(cause)
 }
 
 const checkRecords = (records: NewRecord[]): void => {

@@ -6,7 +6,7 @@
  * Keys: ['d', dataset] → { logId } · ['p', dataset, partition] → PartitionState · ['b', dataset, partition, first offset] → block.
  */
 import { randomUUID } from 'node:crypto'
-import { mkdir } from 'node:fs/promises'
+import { mkdir, statfs } from 'node:fs/promises'
 import { open } from 'lmdb'
 import type { EventLog, NewRecord, ReadResult } from '../model/ports/event-log.ts'
 import { genesis, type Position } from '../model/position.ts'
@@ -75,6 +75,10 @@ export const openLmdbLog = async (options: LmdbLogOptions): Promise<EventLog> =>
     maxBytes: options.maxBytes ?? 0,
     now: options.now ?? Date.now,
     committed: wake,
+    freeBytes: async () => {
+      const { bavail, bsize } = await statfs(options.folder)
+      return bavail * bsize
+    },
   })
 
   const pause = (dataset: string, partition: number, ms: number, signal?: AbortSignal): Promise<void> =>

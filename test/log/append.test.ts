@@ -34,6 +34,7 @@ const make = async (options: Partial<AppenderOptions> = {}) => {
     maxBytes: 0,
     now: () => 1_000_000,
     committed: () => undefined,
+    freeBytes: async () => 1e9,
     ...options,
   })
   onCleanUp(async () => {
@@ -120,6 +121,15 @@ describe('failed writes', () => {
       expect((await appender.append('d', 0, [record(1)])).offset).toBe(1)
     },
   )
+
+  test('an input/output error is a full disk only when the disk is full', async () => {
+    const { appender, seen } = await make({ freeBytes: async () => 1_000 })
+    seen.fail = new Error('Input/output error')
+    await expect(appender.append('d', 0, [record(1)])).rejects.toMatchObject({ code: 'WEIR_LOG_DISK_FULL' })
+    const other = await make()
+    other.seen.fail = new Error('Input/output error')
+    await expect(other.appender.append('d', 0, [record(1)])).rejects.toMatchObject({ code: 'WEIR_LOG_WRITE_FAILED' })
+  })
 
   test('too many waiting bytes are refused at once, and taken later', async () => {
     const { appender } = await make({ maxPendingBytes: 500 })
