@@ -4,7 +4,6 @@
  */
 import { SingleBar } from 'cli-progress'
 import { formatError, WeirError } from '../model/errors.ts'
-import { ProjectErrors } from '../model/project.ts'
 
 export const out = (text: string): void => {
   process.stdout.write(`${text}\n`)
@@ -38,7 +37,9 @@ const asJson = (error: unknown): Record<string, unknown> =>
 
 /** Prints an error for people, or as JSON on stdout for scripts. */
 export const printError = (error: unknown, json: boolean): void => {
-  const all = error instanceof ProjectErrors ? error.errors : [error]
+  // ProjectErrors (and the platform's AggregateError) hold several.
+  const several = error instanceof Error && 'errors' in error && Array.isArray(error.errors)
+  const all: unknown[] = several ? (error.errors as unknown[]) : [error]
   if (json) outJson({ errors: all.map(asJson) })
   else for (const one of all) note(formatError(one))
 }

@@ -77,7 +77,7 @@ const listen = async (app: FastifyInstance, { options }: Shared): Promise<string
 
 /** Opens the app and the roles' front ends, and listens. Throws WEIR_HTTP_OPEN_BINDING, WEIR_CLI_PORT. */
 export const startServing = async (shared: ServeOptions): Promise<{ url: string }> => {
-  const { options, ports, closers, batch } = shared
+  const { options, ports, closers, batch, drift } = shared
   const { settings, datasets } = options.project
   const { roles } = options
   // Revoked ones count: who once asked for keys goes on asking.
@@ -117,7 +117,7 @@ export const startServing = async (shared: ServeOptions): Promise<{ url: string 
   }
   if (roles.includes('serving')) {
     const { engine, lake, history } = ports.of('serving')
-    const serving = openServing({
+    const serving = await openServing({
       speed: ports.speed,
       publications: ports.publications,
       log: ports.log,
@@ -128,6 +128,7 @@ export const startServing = async (shared: ServeOptions): Promise<{ url: string 
       versions: ports.versions,
       settings,
       now: Date.now,
+      drift: drift.of,
     })
     closers.add(() => serving.close())
     servingRoutes(app, serving, batch?.scheduler ?? noScheduler())

@@ -23,7 +23,6 @@ export const auditView = (client: Client, view: string): Promise<AuditResult> =>
 export const auditCommand = (program: Command): void => {
   const command = program
     .command('audit')
-    .description('compare merged answers with plain SQL over lake and log; exit 1 unless they are equal')
     .argument('[view]', 'view (default: all)')
     .addHelpText(
       'after',

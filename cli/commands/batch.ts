@@ -38,12 +38,9 @@ const runAll = async (action: string, view: string | undefined, options: CommonO
 }
 
 export const batchCommand = (program: Command): void => {
-  const batch = program
-    .command('batch')
-    .description('extend, recompute, verify, publish, rollback, status')
-    .addHelpText(
-      'after',
-      `
+  const batch = program.command('batch').addHelpText(
+    'after',
+    `
 These run by themselves on the schedules of weir.yaml; here they run now. Without a view: for all views.
 
 Examples:
@@ -51,7 +48,7 @@ Examples:
   weir batch recompute revenue_by_country
   weir batch verify                               exits 1 if speed and batch differ anywhere
   weir batch rollback revenue_by_country --to 12  the files of generation 12 again, up to date`,
-    )
+  )
   for (const [name, description, example] of ACTIONS) {
     const command = batch
       .command(name)

@@ -48,7 +48,6 @@ const viewText = (view: View, reference: string | null): string =>
 export const checkCommand = (program: Command): void => {
   const command = program
     .command('check')
-    .description('compile all definitions; print what each view becomes, or errors that teach')
     .argument('[dir]', 'project folder')
     .option('--reference', "also print each view's plain one-pass SQL")
     .option('--project <dir>', 'the same as [dir]')

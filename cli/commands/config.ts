@@ -8,9 +8,7 @@ const valueAt = (settings: unknown, path: string): unknown =>
   path.split('.').reduce<unknown>((v, key) => (v as Record<string, unknown> | undefined)?.[key], settings)
 
 export const configCommand = (program: Command): void => {
-  const command = program
-    .command('config')
-    .description('print every setting: value, default, environment variable, meaning')
+  const command = program.command('config')
   jsonOption(projectOptions(command))
     .addHelpText(
       'after',

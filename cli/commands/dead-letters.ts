@@ -37,12 +37,9 @@ const letterText = (l: Letter): string =>
   ].join('\n')
 
 export const deadLettersCommand = (program: Command): void => {
-  const dead = program
-    .command('dead-letters')
-    .description('events in the log that could not be decoded: list, show, replay, drop')
-    .addHelpText(
-      'after',
-      `
+  const dead = program.command('dead-letters').addHelpText(
+    'after',
+    `
 The HTTP door rejects broken events before they are in the log, so dead letters come from other writers, or from data that
 an older definition let in. They are archived with their reason, named by position (partition:offset:index).
 
@@ -52,7 +49,7 @@ Examples:
   weir dead-letters show orders 0:17:3 --json | jq -r .raw > mended.json     then mend the file
   weir dead-letters replay orders 0:17:3 --event mended.json                 appends it as a new record
   weir dead-letters drop orders 0:17:3`,
-    )
+  )
   const list = dead
     .command('list')
     .description('dead letters, oldest first')

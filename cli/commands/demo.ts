@@ -72,7 +72,6 @@ const forever = async (options: DemoOptions): Promise<void> => {
 export const demoCommand = (program: Command): void => {
   program
     .command('demo')
-    .description('see it work: all roles, the shop example, events at a steady rate')
     .option('--once', 'a bounded run that compares every number, then exits 0, or 1 on any difference')
     .option('--rate <n>', 'events per second', wholeNumber('--rate', 1, 1_000_000), 500)
     .option('--port <port>', 'TCP port; a free one when it is taken', wholeNumber('--port', 0, 65_535), 8080)

@@ -161,7 +161,6 @@ const safety = async (options: CommonOptions, data: string): Promise<Finding[]> 
 export const doctorCommand = (program: Command): void => {
   const command = program
     .command('doctor')
-    .description('check settings, disk, server and safety; exit 1 on a problem')
     .addHelpText('after', '\nExamples:\n  weir doctor\n  weir doctor --url http://10.0.0.5:8080')
   jsonOption(serverOptions(command)).action(async (options: CommonOptions) => {
     const data = await dataFolder(options)

@@ -53,7 +53,6 @@ type GenerateCommandOptions = CommonOptions & {
 export const generateCommand = (program: Command): void => {
   const command = program
     .command('generate')
-    .description('synthetic events: a function of the dataset and a seed')
     .argument('<dataset>', 'dataset of the project')
     .option('--events <n>', 'how many; without it until Ctrl-C', wholeNumber('--events', 1))
     .option('--rate <n>', 'events per second; 0: as fast as the server takes them', wholeNumber('--rate', 0), 0)

@@ -81,7 +81,6 @@ const load = async (session: Session, source: string, select: string): Promise<{
 export const importCommand = (program: Command): void => {
   const command = program
     .command('import')
-    .description('history from a Parquet or CSV file, through the door')
     .argument('<dataset>', 'dataset')
     .argument('<file>', '.parquet, .csv or .csv.gz')
     .option(

@@ -45,7 +45,6 @@ export const copyExample = async (example: string, into: string): Promise<string
 export const initCommand = (program: Command): void => {
   const command = program
     .command('init')
-    .description('a project to start from')
     .argument('[dir]', 'folder; made if missing', '.')
     .addOption(
       new Option('--example <name>', 'what to begin with').choices(['starter', 'shop', 'flights']).default('starter'),

@@ -20,12 +20,9 @@ const whereOf = (pairs: string[] | undefined): Record<string, string> | undefine
 }
 
 export const keysCommand = (program: Command): void => {
-  const keys = program
-    .command('keys')
-    .description('API keys: create, list, revoke')
-    .addHelpText(
-      'after',
-      `
+  const keys = program.command('keys').addHelpText(
+    'after',
+    `
 With no key at all a server listens on loopback only and lets everybody on the machine in. With the first key (and a
 restart) every request needs one: Authorization: Bearer wk_…
 
@@ -35,7 +32,7 @@ Examples:
   weir keys create --name ops --scope admin,metrics
   weir keys list
   weir keys revoke 1f2e3d4c5b6a`,
-    )
+  )
   const create = keys
     .command('create')
     .description('make a key and print it, once')

@@ -1,12 +1,9 @@
 /** `weir query`: the query API from a terminal. The server answers; this only words the question and lays out the rows. */
 import { type Command, Option } from 'commander'
-import { openEngine } from '../../engine/engine.ts'
-import { sqlTools } from '../../engine/sql-tools.ts'
 import type { Answer, Filter, OrderBy, Query } from '../../model/query/query.ts'
 import { problemError } from '../client.ts'
 import { badOption, type CommonOptions, clientOf, listOf, serverOptions, wholeNumber } from '../context.ts'
 import { note, out, outJson, table } from '../output.ts'
-import { parseWhere } from '../where.ts'
 
 export type QueryOptions = CommonOptions & {
   measures?: string[]
@@ -37,6 +34,11 @@ const orderOf = (text: string): OrderBy => {
 }
 
 const filtersOf = async (where: string): Promise<Filter[]> => {
+  const [{ openEngine }, { sqlTools }, { parseWhere }] = await Promise.all([
+    import('../../engine/engine.ts'),
+    import('../../engine/sql-tools.ts'),
+    import('../where.ts'),
+  ])
   const engine = await openEngine({ memoryLimit: '128MB' })
   try {
     return await parseWhere(where, sqlTools(engine).parse)
@@ -115,7 +117,6 @@ AND, OR, NOT.`
 export const queryCommand = (program: Command): void => {
   const command = program
     .command('query')
-    .description('ask a view')
     .argument('<view>', 'view')
     .option('--measures <names>', 'measures, with commas (default: all)', listOf)
     .option('--by <names>', "dimensions, with commas (default: all; '' for none)", listOf)

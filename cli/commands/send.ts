@@ -20,7 +20,6 @@ const arrayInput = (): WeirError =>
 export const sendCommand = (program: Command): void => {
   const command = program
     .command('send')
-    .description('send events (NDJSON, also gzipped) to a running server')
     .argument('<dataset>', 'dataset')
     .argument('[file]', 'file of one JSON object per line, .gz or not; - is stdin', '-')
     .option('--batch <events>', 'most events of one request', wholeNumber('--batch', 1, 100_000), 5_000)

@@ -28,7 +28,6 @@ export const stopWeir = async (weir: Weir): Promise<void> => {
 export const startCommand = (program: Command): void => {
   const command = program
     .command('start')
-    .description('run the server: all roles in one process, or some of them')
     .option(
       '--port <port>',
       'TCP port; 0 takes a free one (default: server.port, 8080)',

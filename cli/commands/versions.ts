@@ -6,12 +6,9 @@ import { table } from '../output.ts'
 type Entry = { view: string; version: string; state: string; generation: number | null; sql: string }
 
 export const versionsCommand = (program: Command): void => {
-  const versions = program
-    .command('versions')
-    .description('versions of views: list, activate (going back is instant), drop')
-    .addHelpText(
-      'after',
-      `
+  const versions = program.command('versions').addHelpText(
+    'after',
+    `
 A changed view is filled from the lake while the old version serves, then they are switched in one step. The old one
 stays fed until it is dropped, so that going back needs no work.
 
@@ -19,7 +16,7 @@ Examples:
   weir versions list
   weir versions activate revenue_by_country 1f2e3d4c5b6a7988
   weir versions drop revenue_by_country 1f2e3d4c5b6a7988`,
-    )
+  )
   const list = versions.command('list').description('all versions').argument('[view]', 'view')
   jsonOption(serverOptions(list)).action(async (view: string | undefined, options: CommonOptions) => {
     const all = (await (await clientOf(options)).json<{ versions: Entry[] }>('GET', '/v1/versions')).versions
