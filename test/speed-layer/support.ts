@@ -396,7 +396,7 @@ export const differences = async (world: World): Promise<string[]> => {
   const expected = JSON.stringify(countsBelow(world, position.offset))
   if (counts !== expected) wrong.push(`counters ${counts}, reference ${expected}`)
   for (const [version, { epochs }] of Object.entries(header.views)) {
-    const view = allViews.find((v) => v.version === version)!
+    const view = [...world.fed, ...allViews].find((v) => v.version === version)!
     let at = epochs[0]!.from.offset
     for (const epoch of epochs) {
       if (epoch.from.offset !== at) wrong.push(`${view.name}: a hole before ${epoch.from.offset}`)
