@@ -53,6 +53,9 @@ export const openLmdbLog = async (options: LmdbLogOptions): Promise<EventLog> =>
     path: options.folder,
     encoding: 'binary',
     overlappingSync: false,
+    // Every write here is an explicit transaction. lmdb's batch around an event turn would add a promise of its own that
+    // nobody holds: on a full disk its rejection, unhandled, would end the process.
+    eventTurnBatching: false,
     readOnly: options.readOnly ?? false,
     noSubdir: false,
   })
