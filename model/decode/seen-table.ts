@@ -6,12 +6,15 @@
  * that a table can have just the size that its cap needs. Four zeros mark a free slot; a hash of zeros is kept as 0 0 0 1.
  */
 export type HashTable = {
-  /** Four words a slot. */
+  /** Six words a slot: the hash, then the time; so that a probe that hits touches one place in memory. */
   keys: Uint32Array
+  /** The same memory as doubles: the time of a slot is at slot × 3 + 2. */
   times: Float64Array
   slots: number
   size: number
 }
+
+const STRIDE = 6
 
 const FIRST_SLOTS = 64
 const MAX_LOAD = 0.8
@@ -19,17 +22,17 @@ const MAX_LOAD = 0.8
 /** Slots that hold `entries` within the load that probing bears. */
 export const slotsFor = (entries: number): number => Math.max(FIRST_SLOTS, Math.ceil(entries / MAX_LOAD) + 1)
 
-export const createTable = (slots = FIRST_SLOTS): HashTable => ({
-  keys: new Uint32Array(slots * 4),
-  times: new Float64Array(slots),
-  slots,
-  size: 0,
-})
+export const createTable = (slots = FIRST_SLOTS): HashTable => {
+  const memory = new ArrayBuffer(slots * STRIDE * 4)
+  return { keys: new Uint32Array(memory), times: new Float64Array(memory), slots, size: 0 }
+}
+
+export const timeAt = (table: HashTable, slot: number): number => table.times[slot * 3 + 2]!
 
 /** Entries that the table takes before it has to grow. */
 export const roomOf = (table: HashTable): number => Math.floor(table.slots * MAX_LOAD)
 
-const home = (word: number, slots: number): number => Math.floor((word / 0x1_0000_0000) * slots)
+const home = (word: number, slots: number): number => Math.floor(word * 2 ** -32 * slots)
 
 const fourth = (words: Uint32Array, at: number): number =>
   words[at + 3]! || (words[at] === 0 && words[at + 1] === 0 && words[at + 2] === 0 ? 1 : 0)
@@ -43,7 +46,7 @@ export const find = (table: HashTable, words: Uint32Array, at: number): number =
   const d = fourth(words, at)
   let slot = home(a, slots)
   for (;;) {
-    const k = slot * 4
+    const k = slot * STRIDE
     const ka = keys[k]!
     const kb = keys[k + 1]!
     if (ka === a && kb === b && keys[k + 2] === c && keys[k + 3] === d) return slot
@@ -55,22 +58,22 @@ export const find = (table: HashTable, words: Uint32Array, at: number): number =
 /** Time of a hash, or −Infinity. */
 export const timeOf = (table: HashTable, words: Uint32Array, at: number): number => {
   const slot = find(table, words, at)
-  return slot < 0 ? Number.NEGATIVE_INFINITY : table.times[slot]!
+  return slot < 0 ? Number.NEGATIVE_INFINITY : timeAt(table, slot)
 }
 
 /** Puts a hash at what `find` answered for it. The caller has made room before that. */
 export const putAt = (table: HashTable, found: number, words: Uint32Array, at: number, time: number): void => {
   if (found >= 0) {
-    table.times[found] = time
+    table.times[found * 3 + 2] = time
     return
   }
   const slot = -1 - found
-  const k = slot * 4
+  const k = slot * STRIDE
   table.keys[k] = words[at]!
   table.keys[k + 1] = words[at + 1]!
   table.keys[k + 2] = words[at + 2]!
   table.keys[k + 3] = fourth(words, at)
-  table.times[slot] = time
+  table.times[slot * 3 + 2] = time
   table.size++
 }
 
@@ -79,13 +82,14 @@ export const put = (table: HashTable, words: Uint32Array, at: number, time: numb
   putAt(table, find(table, words, at), words, at, time)
 
 const isFree = (keys: Uint32Array, slot: number): boolean => {
-  const k = slot * 4
+  const k = slot * STRIDE
   return keys[k] === 0 && keys[k + 1] === 0 && keys[k + 2] === 0 && keys[k + 3] === 0
 }
 
 /** Calls `visit` for each entry with its place in `keys` and its time. */
 export const forEach = (table: HashTable, visit: (at: number, time: number) => void): void => {
-  for (let slot = 0; slot < table.slots; slot++) if (!isFree(table.keys, slot)) visit(slot * 4, table.times[slot]!)
+  for (let slot = 0; slot < table.slots; slot++)
+    if (!isFree(table.keys, slot)) visit(slot * STRIDE, timeAt(table, slot))
 }
 
 /** The same entries in another number of slots. */
@@ -107,33 +111,31 @@ export const countAfter = (table: HashTable, time: number): number => {
 
 /** Removes entries whose time is not after `time`. In place: a purge needs no second table. */
 export const purge = (table: HashTable, time: number): void => {
-  const { keys, times, slots } = table
+  const { keys, slots } = table
   // Begins behind a free slot, so that no run of neighbours is entered in its middle.
   let start = 0
   while (start < slots && !isFree(keys, start)) start++
   for (let step = 1; step <= slots; step++) {
     const slot = (start + step) % slots
-    while (!isFree(keys, slot) && times[slot]! <= time) remove(table, slot)
+    while (!isFree(keys, slot) && timeAt(table, slot) <= time) remove(table, slot)
   }
 }
 
 /** Backward shift: entries behind the gap move up unless that would put them before their home. */
 const remove = (table: HashTable, slot: number): void => {
-  const { keys, times, slots } = table
+  const { keys, slots } = table
   let gap = slot
   let next = slot
   for (;;) {
     if (++next === slots) next = 0
     if (isFree(keys, next)) break
-    const at = home(keys[next * 4]!, slots)
+    const at = home(keys[next * STRIDE]!, slots)
     const fromHome = next >= at ? next - at : next - at + slots
     const fromGap = next >= gap ? next - gap : next - gap + slots
     if (fromHome < fromGap) continue
-    keys.copyWithin(gap * 4, next * 4, next * 4 + 4)
-    times[gap] = times[next]!
+    keys.copyWithin(gap * STRIDE, next * STRIDE, (next + 1) * STRIDE)
     gap = next
   }
-  keys.fill(0, gap * 4, gap * 4 + 4)
-  times[gap] = 0
+  keys.fill(0, gap * STRIDE, (gap + 1) * STRIDE)
   table.size--
 }

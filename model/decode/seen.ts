@@ -20,6 +20,7 @@ import {
   resize,
   roomOf,
   slotsFor,
+  timeAt,
   timeOf,
 } from './seen-table.ts'
 
@@ -90,7 +91,7 @@ export const createSeen = (position: Position, options: { capacity: number; wind
       if (ms < first) first = ms
       if (own.size >= roomOf(own)) resize(own, own.slots * 2)
       const known = find(own, words, place)
-      const last = known >= 0 ? own.times[known]! : timeOf(base, words, place)
+      const last = known >= 0 ? timeAt(own, known) : timeOf(base, words, place)
       putAt(own, known, words, place, ms)
       return ms - last < window
     }
