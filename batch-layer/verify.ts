@@ -76,6 +76,20 @@ const covering =
     return samePosition(at, to) ? found : 'the epochs do not reach the end of the range'
   }
 
+/** Bytes of the longest line in blocks, rounded up. */
+const longestLine = (blocks: Block[]): number => {
+  let longest = 65_536
+  for (const { bytes } of blocks) {
+    for (let start = 0; start < bytes.length; ) {
+      const end = bytes.indexOf(10, start)
+      const next = end < 0 ? bytes.length : end + 1
+      longest = Math.max(longest, next - start + 1)
+      start = next
+    }
+  }
+  return longest
+}
+
 /** Merged cells of packed blocks into a table. */
 const unpack = async (
   ctx: BatchContext,
@@ -89,7 +103,9 @@ const unpack = async (
   const file = join(ctx.engine.scratchDir, `${table}.ndjson`)
   try {
     await writeFile(file, Buffer.concat(blocks.map((b) => b.bytes)))
-    await session.run(`INSERT INTO ${table} BY NAME ${mergeCellsSql(view, `(${unpackSql(view, file)})`)}`)
+    await session.run(
+      `INSERT INTO ${table} BY NAME ${mergeCellsSql(view, `(${unpackSql(view, file, longestLine(blocks))})`)}`,
+    )
   } finally {
     await rm(file, { force: true })
   }

@@ -112,8 +112,10 @@ export const openDeadTable = (context: DeltaContext, dataset: Dataset): DeadTabl
     const json = join(engine.scratchDir, `dead-${crypto.randomUUID()}.ndjson`)
     try {
       await writeFile(json, lines.join('\n'))
+      // The reader reserves twice this much memory, used or not.
+      const longest = lines.reduce((n, line) => Math.max(n, Buffer.byteLength(line)), 65_536)
       const source = `SELECT p AS _partition, o AS _offset, i AS _index, make_timestamptz(t * 1000) AS _append_time, c AS code, col AS "column", e AS expected, g AS got, from_base64(raw) AS raw, r AS _record_id, f AS _fingerprint
-        FROM read_json(${literal(json)}, format = 'newline_delimited', records = true, maximum_object_size = 268435456,
+        FROM read_json(${literal(json)}, format = 'newline_delimited', records = true, maximum_object_size = ${longest + 1},
           columns = {p: 'BIGINT', o: 'BIGINT', i: 'BIGINT', t: 'BIGINT', c: 'VARCHAR', col: 'VARCHAR', e: 'VARCHAR', g: 'VARCHAR', raw: 'VARCHAR', r: 'VARCHAR', f: 'VARCHAR'})`
       return await engine.withSession((session) =>
         writeDataFile(store, session, {

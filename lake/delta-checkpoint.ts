@@ -47,13 +47,16 @@ export const writeCheckpoint = async (
   const parquet = await store.scratch('.parquet')
   const json = join(engine.scratchDir, `checkpoint-${crypto.randomUUID()}.ndjson`)
   try {
-    await writeFile(json, actions.map((a) => JSON.stringify(a)).join('\n'))
+    const lines = actions.map((a) => JSON.stringify(a))
+    // The reader reserves twice this much memory, used or not.
+    const longest = lines.reduce((n, line) => Math.max(n, Buffer.byteLength(line)), 65_536)
+    await writeFile(json, lines.join('\n'))
     const spec = Object.entries(columns)
       .map(([name, type]) => `${name}: ${literal(type)}`)
       .join(', ')
     await engine.withSession((session) =>
       session.run(
-        `COPY (SELECT * FROM read_json(${literal(json)}, format = 'newline_delimited', records = true, columns = {${spec}}, maximum_object_size = 67108864)) TO ${literal(parquet)} (FORMAT parquet)`,
+        `COPY (SELECT * FROM read_json(${literal(json)}, format = 'newline_delimited', records = true, columns = {${spec}}, maximum_object_size = ${longest + 1})) TO ${literal(parquet)} (FORMAT parquet)`,
       ),
     )
   } finally {

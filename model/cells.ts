@@ -89,10 +89,13 @@ export const packSql = (view: View, source: string): string => {
   return `SELECT _block, string_agg(json_object(${fields.join(', ')})::VARCHAR, chr(10)) AS lines, count(*) AS cells FROM ${source} GROUP BY _block`
 }
 
-/** Cells of packed lines held in an NDJSON file. */
-export const unpackSql = (view: View, file: string): string => {
+/**
+ * Cells of packed lines held in an NDJSON file. `longest`: bytes of the longest line, if the caller knows it: the reader
+ * reserves twice that much memory for each query, used or not.
+ */
+export const unpackSql = (view: View, file: string, longest = 67_108_864): string => {
   const columns = cellColumns(view)
   const spec = columns.map((c, i) => `${literal(`c${i}`)}: ${literal(packed(c.type, '').type)}`).join(', ')
   const out = columns.map((c, i) => `${packed(c.type, '').unpack(`c${i}`)} AS ${ident(c.name)}`)
-  return `SELECT ${out.join(', ')} FROM read_json(${literal(file)}, format = 'newline_delimited', records = true, columns = {${spec}}, maximum_object_size = 67108864)`
+  return `SELECT ${out.join(', ')} FROM read_json(${literal(file)}, format = 'newline_delimited', records = true, columns = {${spec}}, maximum_object_size = ${longest})`
 }
