@@ -7,6 +7,7 @@
 import { type Checked, castTo, type Scope } from './checked.ts'
 import { castNode, functionNode, integerNode, type Node, refuse } from './tree.ts'
 import {
+  abs,
   atScale,
   corners,
   DOUBLE,
@@ -17,13 +18,11 @@ import {
   integerType,
   isExact,
   isNumber,
+  max,
   plain,
   type ValueType,
   valueType,
 } from './value-type.ts'
-
-const abs = (n: bigint): bigint => (n < 0n ? -n : n)
-const greatest = (...v: bigint[]): bigint => v.reduce((a, b) => (a > b ? a : b))
 
 const made = (tree: Node, type: ValueType, args: Checked[], why?: string, node?: Node): Checked => {
   const constant = args.every((a) => a.constant)
@@ -80,7 +79,7 @@ const unary = (node: Node, name: string, a: Checked): Checked => {
   const op = name === 'abs' ? 'abs' : '-'
   if (!isExact(a.type)) return made(functionNode(op, [a.tree], op === '-'), a.type, [a])
   const { lo, hi } = a.type
-  const far = greatest(abs(lo), abs(hi))
+  const far = max(abs(lo), abs(hi))
   const bounds = op === 'abs' ? { lo: 0n, hi: far } : { lo: -hi, hi: -lo }
   if (a.type.kind === 'DECIMAL') return made(functionNode(op, [a.tree], op === '-'), { ...a.type, ...bounds }, [a])
   const sql = integerFor(lo, hi, bounds.lo, bounds.hi)
@@ -116,7 +115,7 @@ const integerBounds = (name: string, a: ValueType, b: ValueType): { lo: bigint; 
   if (name === '+') return { lo: a.lo + b.lo, hi: a.hi + b.hi }
   if (name === '-') return { lo: a.lo - b.hi, hi: a.hi - b.lo }
   if (name === '*') return corners(a, b, (x, y) => x * y)
-  const far = greatest(abs(a.lo), abs(a.hi))
+  const far = max(abs(a.lo), abs(a.hi))
   return { lo: -far, hi: far }
 }
 

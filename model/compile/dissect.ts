@@ -12,7 +12,7 @@ import { ADVICE } from './functions.ts'
 import { checkNames, HIDDEN_TIME, itemName, plainName, unknownName } from './names.ts'
 import { wordOutside } from './print.ts'
 import { check, checkBoolean, hasOrder } from './scalar.ts'
-import { columnNode, digits, type Node, refuse, type Select, type Source, sameTree, walk, writeTree } from './tree.ts'
+import { columnNode, digits, type Node, refuse, type Select, type Source, treeKey, walk, writeTree } from './tree.ts'
 import { plain, type ValueType, valueType } from './value-type.ts'
 
 export type Item = { node: Node; name: string; column: string | null; kind: 'key' | 'measure' }
@@ -161,12 +161,13 @@ export const dissect = (source: Source, select: Select, dataset: Dataset): Parts
   }
 
   const calls: Call[] = []
-  const callNodes: Node[] = []
+  const callsByTree = new Map<string, number>()
   const callOf = (node: Node): number => {
-    const known = callNodes.findIndex((n) => sameTree(n, node))
-    if (known >= 0) return known
+    const key = treeKey(node)
+    const known = callsByTree.get(key)
+    if (known !== undefined) return known
     const { measure, name, args, filter } = checkCall(source, node, rows, total)
-    callNodes.push(node)
+    callsByTree.set(key, calls.length)
     calls.push({
       measure,
       name,
@@ -318,7 +319,9 @@ const checkGroups = (source: Source, select: Select, items: Item[], columnOf: (n
     const byName = names.length === 1 ? items.find((i) => i.name.toLowerCase() === names[0]!.toLowerCase()) : undefined
     const byColumn = columnOf(group)
     const found =
-      byNumber ?? byName ?? items.find((i) => (byColumn !== null && i.column === byColumn) || sameTree(i.node, group))
+      byNumber ??
+      byName ??
+      items.find((i) => (byColumn !== null && i.column === byColumn) || treeKey(i.node) === treeKey(group))
     if (!found) wrong(group, 'GROUP BY names something that is not in the SELECT.')
     else if (found.kind === 'measure') wrong(group, `GROUP BY names the measure ${found.name}.`)
     else grouped.add(found)

@@ -3,7 +3,7 @@
  * Invariant: a result depends on the arguments alone, not on clock, session, row order or thread; test/golden/functions.json
  * holds a value of each, so that an engine that changes one is noticed.
  */
-import { BOOLEAN, commonType, DOUBLE, digitsOf, plain, VARCHAR, type ValueType, valueType } from './value-type.ts'
+import { BOOLEAN, commonType, DOUBLE, plain, VARCHAR, type ValueType, valueType } from './value-type.ts'
 
 export type Argument = {
   type: ValueType
@@ -76,17 +76,10 @@ const rounding = (name: string, digits: boolean): FunctionRule => ({
     const to = Number(n?.integer ?? 0n)
     if (x.type.kind === 'DOUBLE') return { type: DOUBLE }
     if (x.type.kind !== 'DECIMAL' || x.type.scale === 0 || to >= x.type.scale) return null
-    const precision = /\((\d+),/.exec(x.type.sql)![1]!
+    // The engine keeps the width, so there is room for the carry of 9.9 → 10.
+    const full = valueType(`DECIMAL(${/\((\d+),/.exec(x.type.sql)![1]},${to})`)!
     const factor = 10n ** BigInt(x.type.scale - to)
-    const width = Number(precision) - (n ? x.type.scale - to : 0)
-    // Whether the engine's width has room for the carry of 9.9 → 10 decides if it is total.
-    const lo = x.type.lo / factor - 1n
-    const hi = x.type.hi / factor + 1n
-    const sql = `DECIMAL(${Math.max(width, 1)},${to})`
-    const full = valueType(sql)
-    if (!full) return null
-    const room = digitsOf(lo, hi) <= Math.max(width, 1)
-    return { type: full, partial: room ? undefined : `${name} may carry into a digit that ${sql} does not have` }
+    return { type: { ...full, lo: x.type.lo / factor - 1n, hi: x.type.hi / factor + 1n } }
   },
 })
 

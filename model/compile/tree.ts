@@ -100,10 +100,8 @@ export const normalise = <T>(value: T): T => {
   return out as T
 }
 
-export const sameTree = (a: unknown, b: unknown): boolean => {
-  const bare = (value: unknown): string => writeTree({ ...(normalise(value) as Record<string, unknown>), alias: '' })
-  return bare(a) === bare(b)
-}
+/** Text that is equal for trees of equal meaning: no locations, schemas, or alias at the top. */
+export const treeKey = (node: Node): string => writeTree({ ...normalise(node), alias: '' })
 
 export const withAlias = (node: Node, alias: string): Node => ({ ...node, alias })
 

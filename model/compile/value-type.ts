@@ -33,9 +33,11 @@ export type ValueType = {
 
 export const HUGE = { lo: -(1n << 127n), hi: (1n << 127n) - 1n }
 const pow10 = (n: number): bigint => 10n ** BigInt(n)
-const abs = (n: bigint): bigint => (n < 0n ? -n : n)
-const max = (...values: bigint[]): bigint => values.reduce((a, b) => (a > b ? a : b))
-const min = (...values: bigint[]): bigint => values.reduce((a, b) => (a < b ? a : b))
+export const abs = (n: bigint): bigint => (n < 0n ? -n : n)
+// biome-ignore lint/complexity/useMathMinMax: Math.max takes no bigint
+export const max = (...values: bigint[]): bigint => values.reduce((a, b) => (a > b ? a : b))
+// biome-ignore lint/complexity/useMathMinMax: Math.min takes no bigint
+export const min = (...values: bigint[]): bigint => values.reduce((a, b) => (a < b ? a : b))
 
 export const plain = (kind: Kind, sql: string = kind): ValueType => ({ kind, sql, lo: 0n, hi: 0n, scale: 0 })
 

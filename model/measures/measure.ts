@@ -4,7 +4,7 @@
  * present(merge(partials of any split)) equals the reference over all rows, bit for bit (test/model/laws.test.ts).
  */
 
-import type { ValueType } from '../compile/value-type.ts'
+import { max, type ValueType } from '../compile/value-type.ts'
 import type { ColumnType } from '../dataset.ts'
 
 /** An argument as the checker knows it, before it is printed. */
@@ -75,7 +75,7 @@ export const takesOne = (name: string, args: MeasureArgument[]): Problem | null 
     : { message: `${name} takes one argument, not ${args.length}.`, expected: `${name}(x)`, next: 'correct the call' }
 
 /** Largest magnitude of an exact number's unscaled value. */
-export const magnitude = (t: ValueType): bigint => (-t.lo > t.hi ? -t.lo : t.hi)
+export const magnitude = (t: ValueType): bigint => max(-t.lo, t.hi)
 
 /**
  * Type of a column that keeps values of `t` as they are; null when none does. 128-bit integers become DECIMAL(38,0), which
