@@ -1,0 +1,123 @@
+/**
+ * Durable ingest over HTTP: the server with the ingest role alone, and 1, 100 or 5,000 events a request, against bare
+ * DuckDB that decodes the same bytes. The client's CPU is apart from the server's.
+ */
+import { join } from 'node:path'
+import { openEngine } from '../../engine/engine.ts'
+import { openLmdbLog } from '../../log/lmdb-log.ts'
+import { decodeSql } from '../../model/decode/decode-sql.ts'
+import { type Chunk, checkSize, eventChunks } from '../events.ts'
+import {
+  type Case,
+  type Env,
+  figuresOf,
+  type Measured,
+  median,
+  type Row,
+  rateRow,
+  rates,
+  ratioRow,
+} from '../harness/case.ts'
+import { measured, treeCpuS } from '../harness/cpu.ts'
+import { paths, preparedLog, START_MS, streamOf } from '../prepare.ts'
+import { compileProject } from '../project.ts'
+import { accepted, EVENTS_PATH, NDJSON, openClient, startServer } from '../server.ts'
+import { DATASET } from '../world.ts'
+
+/** Requests under way at a time. */
+const SOCKETS = { 1: 128, 100: 64, 5000: 4 } as const
+type Batch = keyof typeof SOCKETS
+
+const post =
+  (batch: Batch) =>
+  async (env: Env): Promise<Measured> => {
+    const events = env.sizes.posts[batch]
+    const data = join(env.scratch, 'data')
+    const chunks: Chunk[] = [...eventChunks({ events, startMs: START_MS, stepMs: 1 / 20 }, batch)]
+    checkSize(
+      chunks.reduce((n, c) => n + c.bytes.byteLength, 0),
+      events,
+    )
+    const server = await startServer({ scratch: env.scratch, data, project: 'stream', roles: 'ingest' })
+    const client = openClient(server.url, SOCKETS[batch])
+    const lane = async (): Promise<void> => {
+      for (let next = chunks.pop(); next !== undefined; next = chunks.pop())
+        accepted(await client.post(EVENTS_PATH, next.bytes, NDJSON), next.events)
+    }
+    const [serverCpu, clientCpu] = [treeCpuS(server.pid), process.cpuUsage()]
+    const began = performance.now()
+    await Promise.all(Array.from({ length: SOCKETS[batch] }, lane))
+    const wallS = (performance.now() - began) / 1_000
+    const cpuS = treeCpuS(server.pid) - serverCpu
+    const { user, system } = process.cpuUsage(clientCpu)
+    client.close()
+    await server.stop()
+    const log = await openLmdbLog({ folder: join(data, 'log'), readOnly: true })
+    const range = await log.range(DATASET, 0)
+    await log.close()
+    if (range.events !== events) throw new Error(`the log has ${range.events} events of ${events} acknowledged`)
+    return { figures: { events, cpuS, wallS, clientCpuS: (user + system) / 1e6, records: range.endOffset } }
+  }
+
+const bare = async (env: Env): Promise<Measured> => {
+  const engine = await openEngine({ memoryLimit: '1GB', threads: 1 })
+  try {
+    const { datasets } = await compileProject('stream', engine)
+    const sql = decodeSql(datasets[0]!, paths(env.shared, env.sharedMemory).streamFile, { columns: [] })
+    const session = await engine.session()
+    const { value, cpuS, wallS } = await measured(() =>
+      session.rows<{ n: string }>(`SELECT count(*) FILTER (_verdict = 0) AS n FROM (${sql})`),
+    )
+    session.close()
+    if (Number(value[0]!.n) !== env.sizes.events) throw new Error(`${value[0]!.n} good events of ${env.sizes.events}`)
+    return { figures: { events: env.sizes.events, cpuS, wallS } }
+  } finally {
+    await engine.close()
+  }
+}
+
+export const ingest: Case = {
+  name: 'ingest',
+  about: 'durable ingest over HTTP, the ingest role alone',
+  prepare: async ({ shared, sharedMemory, sizes }) => {
+    const { streamLog, streamFile } = paths(shared, sharedMemory)
+    await preparedLog(streamLog, streamOf(sizes.events), streamFile)
+  },
+  variants: { bare, '5000': post(5000), '100': post(100), '1': post(1) },
+  report: (results) => {
+    const perSecond = (variant: string): Row => {
+      const all = (results[variant] ?? []).map((m) => m.figures.events! / m.figures.wallS!)
+      const text = (n: number): string => `${Math.round(n).toLocaleString('en')} events/s`
+      return {
+        what: `… per second of wall time, ${variant} a request`,
+        best: text(Math.max(...all)),
+        median: text(median(all)),
+      }
+    }
+    const client = (variant: string): Row => {
+      const share = figuresOf(results, variant, 'clientCpuS').map((c, i) => c / figuresOf(results, variant, 'cpuS')[i]!)
+      const text = (n: number): string => `${n.toFixed(2)} ×`
+      return {
+        what: `client CPU / server CPU, ${variant} a request`,
+        best: text(Math.min(...share)),
+        median: text(median(share)),
+      }
+    }
+    return {
+      rows: [
+        rateRow('bare decoding', results, 'bare'),
+        ...['5000', '100', '1'].flatMap((v) => [
+          rateRow(`server, ${v} events a request`, results, v),
+          ratioRow(`… / bare decoding`, rates(results, v), rates(results, 'bare'), v === '5000' ? 0.5 : undefined),
+          perSecond(v),
+          client(v),
+        ]),
+      ],
+      notes: [
+        `Requests under way at a time: ${Object.entries(SOCKETS)
+          .map(([b, n]) => `${n} with ${b} events`)
+          .join(', ')}.`,
+      ],
+    }
+  },
+}
