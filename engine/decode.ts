@@ -54,14 +54,18 @@ export const decodeBatch = async (
 ): Promise<{ rows: number; dead: DeadEvent[] }> => {
   const lines = scanLines(records)
   const context: Context = { engine, session, dataset, options, lines }
-  let alive = living(lines)
-  let outcome = await decodeLines(context, alive)
+  // Most batches need the first read alone. A batch with unreadable lines needs three queries, however many they are;
+  // bisection is for what the engine refuses without being able to say why.
+  let outcome = await decodeLines(context, living(lines))
   if (outcome === null) {
-    await findUnreadable(context, alive)
-    alive = living(lines)
-    outcome = await decodeLines(context, alive)
-    if (outcome === null) throw new Error('lines that read alone do not read together')
+    await nameUnreadable(context, living(lines))
+    outcome = await decodeLines(context, living(lines))
   }
+  if (outcome === null) {
+    await bisect(context, living(lines))
+    outcome = await decodeLines(context, living(lines))
+  }
+  if (outcome === null) throw new Error('lines that can be read alone cannot be read together')
   const dead = [...lines.dead].map(([n, reason]) => deadEvent(lines, n, reason, null))
   if (outcome.misfits.length > 0) dead.push(...(await explainMisfits(context, outcome.misfits)))
   return { rows: outcome.rows, dead: dead.sort((a, b) => a.row - b.row) }
@@ -157,26 +161,23 @@ const decodeLines = async (context: Context, events: Int32Array): Promise<Outcom
 const isUnreadable = (error: unknown): boolean =>
   /Invalid Input Error: .*(Malformed JSON|JSON transform error|maximum_object_size|duplicate key)/s.test(String(error))
 
-/** Marks the lines that cannot be read: those the engine names at once, and what is left by bisection. */
-const findUnreadable = async (context: Context, events: Int32Array): Promise<void> => {
+/** Marks the lines that the engine's own parser names as unreadable. */
+const nameUnreadable = async (context: Context, events: Int32Array): Promise<void> => {
   const { session, dataset, lines } = context
-  if (events.length > 1) {
-    const named = await withFile(context, events, (file) => session.columns(suspectsSql(dataset, file)))
-    for (const n of (named[0] ?? []) as (bigint | number)[])
-      await bisect(context, events.subarray(Number(n), Number(n) + 1))
+  const [numbers = [], twice = []] = await withFile(context, events, (file) =>
+    session.numbers(suspectsSql(dataset, file)),
+  )
+  for (let i = 0; i < numbers.length; i++) {
+    const n = events[Number(numbers[i])]!
+    lines.dead.set(n, unreadable(lines, n, twice[i] === 1))
   }
-  const left = events.filter((n) => !lines.dead.has(n))
-  await bisect(context, left)
 }
 
-/** Halves until the lines that fail stand alone. */
+/** Halves until the lines that fail stand alone, and marks them: log2(n) reads for each. */
 const bisect = async (context: Context, events: Int32Array): Promise<void> => {
-  if (events.length === 0) return
-  const error = await readError(context, events)
-  if (error === null) return
+  if (events.length === 0 || (await canRead(context, events))) return
   if (events.length === 1) {
-    const n = events[0]!
-    context.lines.dead.set(n, unreadable(context.lines, n, error))
+    context.lines.dead.set(events[0]!, unreadable(context.lines, events[0]!, false))
     return
   }
   const half = events.length >> 1
@@ -184,33 +185,33 @@ const bisect = async (context: Context, events: Int32Array): Promise<void> => {
   await bisect(context, events.subarray(half))
 }
 
-/** Null when the lines can be read, else the engine's words. */
-const readError = (context: Context, events: Int32Array): Promise<string | null> =>
+const canRead = (context: Context, events: Int32Array): Promise<boolean> =>
   withFile(context, events, async (file) => {
     try {
       const [read] = await context.session.rows<{ _lines: string }>(
-        `SELECT count(COLUMNS(*)), count(*) AS _lines FROM ${readSql(
-          file,
-          context.dataset.columns.map((c) => ({ name: c.name, type: 'JSON' })),
-        )}`,
+        `SELECT count(COLUMNS(*)), count(*) AS _lines FROM ${jsonFields(context.dataset, file)}`,
       )
-      return Number(read!._lines) === events.length ? null : 'not one object on one line'
+      return Number(read!._lines) === events.length
     } catch (error) {
-      if (isUnreadable(error)) return String(error)
+      if (isUnreadable(error)) return false
       throw error
     }
   })
 
+const jsonFields = (dataset: Dataset, file: string): string =>
+  readSql(
+    file,
+    dataset.columns.map((c) => ({ name: c.name, type: 'JSON' })),
+  )
+
 const textOf = (lines: Lines, n: number): Buffer =>
   lines.texts[lines.record[n]!]!.subarray(lines.start[n], lines.end[n])
 
-const unreadable = (lines: Lines, n: number, error: string): DeadReason => {
-  const got = shorten(textOf(lines, n).toString('utf8', 0, 800))
-  const twice = /duplicate key/.test(error)
-  if (twice) return { code: 'WEIR_DECODE_KEY_TWICE', expected: 'each declared column at most once', got }
-  const why = /line \d+: (.*?)\.? *(Try|$)/s.exec(error)?.[1]?.trim()
-  return { code: 'WEIR_DECODE_JSON', expected: 'a JSON object on one line', got: why ? shorten(`${why}: ${got}`) : got }
-}
+const unreadable = (lines: Lines, n: number, twice: boolean): DeadReason => ({
+  code: twice ? 'WEIR_DECODE_KEY_TWICE' : 'WEIR_DECODE_JSON',
+  expected: twice ? 'each declared column at most once' : 'one JSON object on one line',
+  got: shorten(textOf(lines, n).toString('utf8', 0, 800)),
+})
 
 const deadEvent = (lines: Lines, n: number, reason: DeadReason, column: string | null): DeadEvent => ({
   row: n,
@@ -228,12 +229,7 @@ const explainMisfits = async (context: Context, misfits: Outcome['misfits']): Pr
   const { session, dataset, lines } = context
   const events = Int32Array.from(misfits, (m) => m.row)
   const fields = await withFile(context, events, (file) =>
-    session.columns(
-      `SELECT * FROM ${readSql(
-        file,
-        dataset.columns.map((c) => ({ name: c.name, type: 'JSON' })),
-      )}`,
-    ),
+    session.columns(`SELECT * FROM ${jsonFields(dataset, file)}`),
   )
   return misfits.map((m, i) => {
     const { kind, column: number } = verdictOf(m.verdict)

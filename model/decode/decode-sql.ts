@@ -113,13 +113,14 @@ const unknownFields = (dataset: Dataset): string =>
 const extraSql = `CASE WHEN len(unknown) > 0 THEN '{' || array_to_string(list_transform(list_distinct(unknown), lambda k: to_json(k)::VARCHAR || ':' || json_extract(raw, '/' || replace(replace(k, '~', '~0'), '/', '~1'))::VARCHAR), ',') || '}' END`
 
 /**
- * Why lines cannot be read, for a file whose whole read failed: `n` (line number from 0), `reason`: 'json' (malformed),
- * 'twice' (a declared key comes twice) or NULL. `keys` names the keys in question.
+ * The lines of a file that cannot be read: `n` INTEGER (line number from 0), `twice` INTEGER (1: a declared key comes twice;
+ * 0: not JSON). One query, since the read itself names one line at most. It asks the engine's own parser, which the read uses
+ * too: the property test holds the two together.
  */
-export const suspectsSql = (dataset: Dataset, file: string): string =>
-  `SELECT n, reason FROM (SELECT n, CASE WHEN NOT json_valid(line) THEN 'json' WHEN len(keys) <> len(list_distinct(keys)) THEN 'twice' END AS reason
-   FROM (SELECT line, n, CASE WHEN json_valid(line) THEN list_filter(json_keys(line), lambda k: k IN (${dataset.columns
-     .map((c) => literal(c.name))
-     .join(', ')})) END AS keys
-   FROM (SELECT unnest(lines) AS line, generate_subscripts(lines, 1) - 1 AS n FROM (SELECT string_split(content, chr(10)) AS lines FROM read_text(${literal(file)})))
-   WHERE line <> '')) WHERE reason IS NOT NULL ORDER BY n`
+export const suspectsSql = (dataset: Dataset, file: string): string => {
+  const names = dataset.columns.map((c) => literal(c.name)).join(', ')
+  const lines = `SELECT unnest(lines) AS line, generate_subscripts(lines, 1) - 1 AS n FROM (SELECT string_split(content, chr(10)) AS lines FROM read_text(${literal(file)}))`
+  const parsed = `SELECT n, line, json_valid(line) AS valid FROM (${lines}) WHERE line <> ''`
+  const keys = `SELECT n, valid, CASE WHEN valid THEN list_filter(json_keys(line), lambda k: k IN (${names})) END AS keys FROM (${parsed})`
+  return `SELECT n::INTEGER AS n, valid::INTEGER AS twice FROM (${keys}) WHERE NOT valid OR len(keys) <> len(list_distinct(keys)) ORDER BY n`
+}
