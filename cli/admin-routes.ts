@@ -51,6 +51,7 @@ export const adminRoutes = (app: FastifyInstance, shared: ServeOptions, serving:
         cut: answer.asOf.cut,
         upper: answer.asOf.upper,
         rows: answer.rows.length,
+        events: result.events,
         differences: result.differing,
         cells: result.cells,
       }

@@ -102,8 +102,20 @@ export const startBatch = async (shared: Shared): Promise<BatchRuntime> => {
       return IDLE_MS
     })
 
+  const run = createJobRunner(ctx, { compared: drift.note })
   const scheduler = openCronerScheduler({
-    runner: createJobRunner(ctx, { compared: drift.note }),
+    // A job that fails is an alarm until one of its kind succeeds.
+    runner: async (request, how) => {
+      const source = `job/${request.action}/${request.view}`
+      try {
+        const result = await run(request, how)
+        alarms.clear(source)
+        return result
+      } catch (error) {
+        if (!how.signal.aborted) alarms.raise(source, error)
+        throw error
+      }
+    },
     concurrent: settings.batch.jobs,
     alarm: (error) => alarms.raise('batch/schedule', error, NOTICE_MS),
   })

@@ -71,16 +71,18 @@ export const runOnce = async (weir: Weir, say: (line: string) => void): Promise<
   }
   const audit = async (): Promise<void> => {
     let rows = 0
+    let events = 0
     for (const view of views) {
       const result = await auditView(client, view.name)
       rows += result.rows
+      events += result.events
       if (result.differences !== 0)
         differences.push(
           `audit of ${view.name}: ${result.differences} cells differ, first ${JSON.stringify(result.cells[0])}`,
         )
-      if (result.rows === 0) differences.push(`audit of ${view.name}: no rows`)
+      if (result.rows === 0 || result.events === 0) differences.push(`audit of ${view.name}: nothing was compared`)
     }
-    tell(`audit       ${rows} rows of ${views.length} views against plain SQL`)
+    tell(`audit       ${rows} rows of ${views.length} views against plain SQL over ${events} events`)
   }
   const readOwnWrites = async (): Promise<void> => {
     for (const { dataset, sums } of streams) {

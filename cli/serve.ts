@@ -77,7 +77,7 @@ const listen = async (app: FastifyInstance, { options }: Shared): Promise<string
 
 /** Opens the app and the roles' front ends, and listens. Throws WEIR_HTTP_OPEN_BINDING, WEIR_CLI_PORT. */
 export const startServing = async (shared: ServeOptions): Promise<{ url: string }> => {
-  const { options, ports, closers, batch, drift } = shared
+  const { options, ports, closers, batch, drift, alarms } = shared
   const { settings, datasets } = options.project
   const { roles } = options
   // Revoked ones count: who once asked for keys goes on asking.
@@ -129,6 +129,7 @@ export const startServing = async (shared: ServeOptions): Promise<{ url: string 
       settings,
       now: Date.now,
       drift: drift.of,
+      alarms: alarms.list,
     })
     closers.add(() => serving.close())
     servingRoutes(app, serving, batch?.scheduler ?? noScheduler())

@@ -31,6 +31,8 @@ export type ServingContext = {
   replanMs?: number
   /** Cells that differed when a view was last verified; null: never verified. For status and metrics. */
   drift?(view: string): number | null
+  /** Alarms that stand in this process; for administrators, in the status. */
+  alarms?(): { source: string; code: string; message: string; next?: string; since: string; count: number }[]
 }
 
 /** Who asks: forced filters of the API key. */

@@ -12,6 +12,8 @@ export type AuditResult = {
   cut: Record<string, string>
   upper: Record<string, string>
   rows: number
+  /** Counted events that the reference read. */
+  events: number
   differences: number
   /** The first ones: key, and what the answer and the reference say. */
   cells: Record<string, unknown>[]
@@ -46,11 +48,12 @@ Examples:
           [
             { name: 'view' },
             { name: 'rows', numeric: true },
+            { name: 'events', numeric: true },
             { name: 'generation', numeric: true },
             { name: 'upper' },
             { name: 'differing', numeric: true },
           ],
-          results.map((r) => [r.view, r.rows, r.generation, r.upper, r.differences]),
+          results.map((r) => [r.view, r.rows, r.events, r.generation, r.upper, r.differences]),
         ),
         ...results.flatMap((r) => r.cells.map((c) => `${r.view}: ${JSON.stringify(c)}`)),
       ].join('\n'),
