@@ -34,8 +34,8 @@ export const CANARIES: Canary[] = [
     name: 'epochs named by a counter: blocks of one number mix',
     rule: 2,
     file: 'test/support/memory-speed-store.ts',
-    find: 'epochName(',
-    replace: 'counted(',
+    find: '${epochName(from)}',
+    replace: '${from.offset % 2}',
   },
   {
     name: 'a cut does not open the next epoch',
@@ -149,8 +149,8 @@ export const CANARIES: Canary[] = [
     name: 'a token is met by any answer',
     rule: 19,
     file: 'serving-layer/tokens.ts',
-    find: 'TOKEN',
-    replace: 'TOKEN',
+    find: '(upper(Number(name))?.offset ?? 0) >= at.offset',
+    replace: '(upper(Number(name))?.offset ?? 0) >= 0 * at.offset',
   },
   {
     name: 'retire before publish: the open cut is retired',
@@ -186,8 +186,8 @@ export const CANARIES: Canary[] = [
     name: 'duplicates do not refresh the window',
     rule: 15,
     file: 'model/decode/seen.ts',
-    find: 'DUPLICATE_REFRESH',
-    replace: 'DUPLICATE_REFRESH',
+    find: 'putAt(own, known, words, place, ms)',
+    replace: 'if (ms - last >= window) putAt(own, known, words, place, ms)',
   },
   {
     name: 'an extend takes the speed side cut as reached without the archive',

@@ -15,7 +15,7 @@ const NULL = { json: 'null', sql: 'NULL' }
 
 const POOLS: Record<string, Omit<Pool, 'column'> & { type: string }> = {
   k: { type: 'VARCHAR', values: [text('a'), text('B'), text(''), text('é😀'), text('～'), text("o'x\n"), NULL] },
-  g: { type: 'VARCHAR', values: [text('x'), text('y'), NULL, { json: '12.50', sql: "'12.50'" }] },
+  g: { type: 'VARCHAR', values: [text('x'), text('y'), NULL, { json: '12.50', sql: "'12.5'" }] },
   n: { type: 'INTEGER', values: ['0', '1', '2', '-7', '2147483647', '-2147483648'].map(same).concat(NULL) },
   big: {
     type: 'BIGINT',

@@ -9,7 +9,7 @@ const some = <T>(r: Random, list: readonly T[], least: number): T[] => {
 }
 
 const VALUES: Record<string, (r: Random) => string | number | boolean> = {
-  VARCHAR: (r) => r.pick(['a', 'B', '', 'é😀', '～', "o'x\n", 'x', 'y', '12.50', 'none']),
+  VARCHAR: (r) => r.pick(['a', 'B', '', 'é😀', '～', "o'x\n", 'x', 'y', '12.5', 'none']),
   INTEGER: (r) => r.pick([0, 1, 2, -7, 2147483647, 5]),
   BOOLEAN: (r) => r.chance(0.5),
   DATE: (r) => r.pick(['2026-11-24', '1999-12-31', '2000-01-01']),

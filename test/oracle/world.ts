@@ -31,6 +31,7 @@ import type { SpeedStore } from '../../model/ports/speed-store.ts'
 import type { Query } from '../../model/query/query.ts'
 import { resolveQuery } from '../../model/query/resolve.ts'
 import { parseSettings, type Settings } from '../../model/settings.ts'
+import { encodeToken } from '../../model/token.ts'
 import { openVersions, type Versions } from '../../model/versions.ts'
 import type { SqlTools, View } from '../../model/view.ts'
 import { openServing, type Serving } from '../../serving-layer/serving.ts'
@@ -223,7 +224,14 @@ const openWorld = async (o: WorldOptions) => {
   const openAnswering = async (): Promise<Answering> => {
     const process = openProcess(`serving ${serial++}`)
     const ports = shared(process)
-    const serving = await openServing({ ...ports, engine: lab.engine, datasets: [dataset], settings, now })
+    const serving = await openServing({
+      ...ports,
+      engine: lab.engine,
+      datasets: [dataset],
+      settings,
+      now,
+      replanMs: 15,
+    })
     return { process, versions: ports.versions, serving }
   }
 
@@ -467,7 +475,11 @@ const openWorld = async (o: WorldOptions) => {
   }
 
   /** One answer against the reference; a retryable refusal is none. Returns its upper. */
-  const compare = async (view: View, query: Query): Promise<Record<string, string> | null> => {
+  const compare = async (
+    view: View,
+    query: Query,
+    wanted?: { partition: number; offset: number },
+  ): Promise<Record<string, string> | null> => {
     const at = clock.now
     let answer: Awaited<ReturnType<Serving['query']>>
     try {
@@ -480,6 +492,8 @@ const openWorld = async (o: WorldOptions) => {
     await absorb()
     stats.answers++
     const { upper } = answer.asOf
+    if (wanted && Number(upper[wanted.partition] ?? 0) < wanted.offset)
+      throw new Difference(`a token for offset ${wanted.offset} was met by an answer at ${JSON.stringify(upper)}`)
     for (const [p, offset] of Object.entries(upper)) {
       if (Number(offset) < (lastUpper[p] ?? 0))
         throw new Difference(`the upper went back: ${offset} after ${lastUpper[p]}`)
@@ -505,7 +519,15 @@ const openWorld = async (o: WorldOptions) => {
     await answering.versions.refresh()
     const view = answering.versions.active(r.pick(project.views).name)
     if (view === null) return
-    await compare(view, r.chance(0.5) ? wholeQuery(view) : randomQuery(r, view, clock.now))
+    const query = r.chance(0.5) ? wholeQuery(view) : randomQuery(r, view, clock.now)
+    if (!r.chance(0.25)) return void (await compare(view, query))
+    // Read your own writes: a token for some record of the log.
+    const partition = r.pick(partitions)
+    const position = await base.log.positionAt(dataset.name, partition, r.int(0, expected.end(partition) + 1))
+    if (position === null) return
+    const { logId, offset, fingerprint } = position
+    const atLeast = encodeToken({ dataset: dataset.name, logId, positions: { [partition]: { offset, fingerprint } } })
+    await compare(view, { ...query, atLeast, waitMs: 0 }, { partition, offset })
   }
 
   /** Answers, and the counters of both layers at their own positions. */
