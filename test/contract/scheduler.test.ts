@@ -1,0 +1,8 @@
+/** The scheduler in the process keeps the scheduler's contract. */
+import { openCronerScheduler } from '../../batch-layer/croner-scheduler.ts'
+import { schedulerContract } from './scheduler.ts'
+
+schedulerContract('croner', async () => ({
+  open: async (options) => openCronerScheduler(options),
+  remove: async () => undefined,
+}))
