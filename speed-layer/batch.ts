@@ -86,7 +86,9 @@ const watermark = async (
   times: number[],
 ): Promise<string | null> => {
   const time = `epoch_us(${ident(dataset.eventTime)})`
-  const [greatest] = await session.rows<{ us: string | null }>(`SELECT max(${time}) AS us FROM ${table}`)
+  const [greatest] = await session.rows<{ us: string | null }>(
+    `SELECT epoch_us(max(${ident(dataset.eventTime)})) AS us FROM ${table}`,
+  )
   if (greatest!.us === null || times.length === 0 || BigInt(greatest!.us) <= BigInt(times[0]!) * 1000n)
     return greatest!.us
   // Some event is from the future of the first record: each one is compared with its own record.

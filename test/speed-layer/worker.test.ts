@@ -103,6 +103,30 @@ describe('the speed worker under faults', () => {
     await worker.close()
   })
 
+  it.each([
+    ['beyond the position, inside the batch', 3],
+    ['at the position', 0],
+  ])('is exact when a cut %s is asked between its read and its apply', async (_where, ahead) => {
+    const random = rng(18)
+    let asked = 0
+    const meddling: SpeedStore = {
+      ...store,
+      apply: async (key, apply) => {
+        if (asked++ % 3 === 0) await store.cut(key, byCountry.version, ahead === 0 ? 0 : apply.from.offset + ahead)
+        return store.apply(key, apply)
+      },
+    }
+    const worker = await world.worker({ store: meddling, lookEveryMs: 1e9, verifyEveryMs: 1e9 })
+    for (let round = 0; round < 5; round++) {
+      await world.append(random, 12)
+      await settle(world, worker)
+    }
+    expect(asked).toBeGreaterThan(5)
+    expect((await header()).views[byCountry.version]!.epochs.length).toBeGreaterThan(2)
+    expect(await differences(world)).toEqual([])
+    await worker.close()
+  })
+
   it('takes any engine error in a step, and goes on', async () => {
     const random = rng(4)
     let left = Number.POSITIVE_INFINITY
