@@ -104,6 +104,21 @@ const queryRoutes = (app: FastifyInstance, serving: Serving, metrics: QueryMetri
       return reply.type(MEDIA[format]).send(Buffer.from(writeAnswer(answer, format)))
     },
   )
+  app.post(
+    '/v1/query/explain',
+    {
+      bodyLimit: BODY_BYTES,
+      preValidation: mayQuery,
+      schema: { summary: 'The plan of a query: generation, epochs, files, SQL', tags: ['query'], body: QuerySchema },
+    },
+    async (request) => {
+      // A plan tells sizes of what forced filters hide.
+      if (request.auth.where !== undefined && !allows(request.auth, 'admin', null)) throw forbidden('admin', null)
+      return answered(async () =>
+        explainedJson(await serving.explain(request.body as Query, callerOf(request.auth))),
+      )
+    },
+  )
 }
 
 const definitionRoutes = (app: FastifyInstance, serving: Serving, jobs: Scheduler): void => {
@@ -151,7 +166,8 @@ const definitionRoutes = (app: FastifyInstance, serving: Serving, jobs: Schedule
     const views = status.views
       .filter((v) => sees(auth, v.name))
       .map((v) => ({ ...v, runs: admin ? lastRuns(runs.filter((j) => j.view === v.name)) : undefined }))
-    return { datasets: status.datasets.filter((d) => admin || allows(auth, 'ingest', d.name)), views }
+    const datasets = status.datasets.filter((d) => admin || allows(auth, 'ingest', d.name))
+    return { datasets, views, ...(admin ? { alarms: serving.context.alarms?.() ?? [] } : {}) }
   }
   app.get(
     '/v1/status',
@@ -247,5 +263,3 @@ export const servingRoutes = (app: FastifyInstance, serving: Serving, jobs: Sche
   definitionRoutes(app, serving, jobs)
   jobRoutes(app, serving, jobs)
 }
-
-export { explainedJson }

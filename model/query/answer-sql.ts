@@ -5,9 +5,9 @@
  */
 import { ident } from '../ident.ts'
 import type { View, ViewMeasure } from '../view.ts'
-import { bucketKey, bucketLabel, hopStarts, rangeSql } from './buckets.ts'
+import { bucketKey, bucketLabel, hopStarts, rangeSql, timestamptz } from './buckets.ts'
 import { filterSql } from './filter.ts'
-import { boundaries, ORIGIN_US, wallClock } from './grain.ts'
+import { DAY_US, isCalendar, monthsOf, ORIGIN_US, wallClock, widthUs } from './grain.ts'
 import { jsonList } from './json.ts'
 import type { AnswerColumn, ResolvedQuery } from './query.ts'
 import { floorMod } from './time.ts'
@@ -86,16 +86,34 @@ const presentSql = (measures: ViewMeasure[], keep: string[], source: string): st
   return sql
 }
 
-/** Labels of all buckets of a range, in order, as rows (n, k): what fill and comparison count by. */
+/** No change of a zone's clocks leaves a bucket shorter than this. */
+const STEP_US = 900_000_000n
+
+/**
+ * Keys of all buckets of a range, in order, as rows (_n, _k): what fill and comparison count by. Counted by the engine alone,
+ * so that they are the very keys of the merged rows.
+ */
 const bucketTable = (query: ResolvedQuery, range: { fromUs: bigint; toUs: bigint }): string => {
   const { grain, timeZone, hop } = query.bucket!
+  const numbered = (key: string, from: string): string =>
+    `(SELECT row_number() OVER (ORDER BY _k) AS _n, _k FROM (SELECT DISTINCT ${key} AS _k FROM ${from}))`
   if (hop !== null) {
     const { windowUs, everyUs } = hop
     const first = range.fromUs + floorMod(-(wallClock(timeZone, range.fromUs) - ORIGIN_US), everyUs)
-    return `(SELECT row_number() OVER (ORDER BY s) AS _n, make_timestamptz(s) AS _k FROM (SELECT unnest(range(${first}, ${range.toUs - windowUs + 1n}, ${everyUs})) AS s))`
+    return numbered(
+      'make_timestamptz(u)',
+      `(SELECT unnest(range(${first}, ${range.toUs - windowUs + 1n}, ${everyUs})) AS u)`,
+    )
   }
-  const list = boundaries(grain, timeZone, range, Number.MAX_SAFE_INTEGER)!
-  return `(SELECT n AS _n, ${bucketKey(grain, timeZone, 'make_timestamptz(u)')} AS _k FROM (SELECT unnest(range(1, ${list.length + 1})) AS n, unnest([${list.map((u) => `${u}::BIGINT`).join(', ')}]) AS u))`
+  const width = widthUs(grain)
+  if (isCalendar(grain) && (width === null || timeZone !== 'UTC')) {
+    const [first, last] = [range.fromUs, range.toUs - 1n].map((us) => bucketKey(grain, timeZone, timestamptz(us)))
+    const step = width === null ? `to_months(${monthsOf(grain)})` : `to_days(${width / DAY_US})`
+    return numbered('u', `(SELECT unnest(generate_series(${first}, ${last}, ${step})) AS u)`)
+  }
+  const step = timeZone === 'UTC' || width! < STEP_US ? width! : STEP_US
+  const steps = `(SELECT unnest(range(${range.fromUs}, ${range.toUs}, ${step})) AS u UNION ALL SELECT ${range.toUs - 1n})`
+  return numbered(bucketKey(grain, timeZone, 'make_timestamptz(u)'), steps)
 }
 
 /**

@@ -9,7 +9,7 @@
 import type { Grain, View } from '../view.ts'
 import type { QueryGrain } from './query.ts'
 import { floorMod } from './time.ts'
-import { firstInstantAt, offsetSeconds, offsetsWithin } from './zone.ts'
+import { firstInstantAt, offsetSeconds, offsetsWithin, transitionsWithin } from './zone.ts'
 
 const SECOND = 1_000_000n
 export const DAY_US = 86_400n * SECOND
@@ -63,19 +63,31 @@ export const viewGrain = (grain: Grain): QueryGrain | null => {
 const gcd = (a: bigint, b: bigint): bigint => (b === 0n ? (a < 0n ? -a : a) : gcd(b, a % b))
 const seconds = (us: bigint): number => Number((us - floorMod(us, SECOND)) / SECOND)
 
-const spans = new Map<string, ReturnType<typeof offsetsWithin>>()
-const offsetsIn = (zone: string, from: number, to: number): ReturnType<typeof offsetsWithin> => {
-  const key = `${zone} ${from} ${to}`
-  const known = spans.get(key)
-  if (known) return known
-  const found = offsetsWithin(zone, from, to)
-  if (spans.size > 256) spans.clear()
-  spans.set(key, found)
-  return found
+type Span = { fromUs: bigint; toUs: bigint }
+/** Clocks keep the rules of these years beyond them; looking further would only take longer. */
+const RULES = { from: 0, to: Date.UTC(2050, 0, 1) / 1000 }
+const within = ({ fromUs, toUs }: Span): [number, number] => {
+  const from = seconds(fromUs)
+  const to = seconds(toUs) + 1
+  const long = to - from > RULES.to - RULES.from
+  return long ? [Math.max(from, RULES.from), Math.min(to, RULES.to)] : [from, to]
 }
 
-export const hasConstantOffset = (zone: string, range: { fromUs: bigint; toUs: bigint }): boolean =>
-  offsetsIn(zone, seconds(range.fromUs), seconds(range.toUs) + 1).offsets.size === 1
+const cached = <T>(make: (zone: string, from: number, to: number) => T): ((zone: string, span: Span) => T) => {
+  const known = new Map<string, T>()
+  return (zone, span) => {
+    const [from, to] = within(span)
+    const key = `${zone} ${from} ${to}`
+    const found = known.get(key) ?? make(zone, from, to)
+    if (known.size > 256) known.clear()
+    known.set(key, found)
+    return found
+  }
+}
+const offsetsIn = cached(offsetsWithin)
+const transitionsIn = cached(transitionsWithin)
+
+export const hasConstantOffset = (zone: string, range: Span): boolean => offsetsIn(zone, range).size === 1
 
 /**
  * Whether every boundary of the asked grain in the range is a boundary of the view's; if not, the coarsest grain of a view
@@ -87,13 +99,14 @@ export const nests = (
   zone: string,
   range: { fromUs: bigint; toUs: bigint },
 ): { fits: true } | { fits: false; needed: string } => {
-  const { offsets, transitions } = offsetsIn(zone, seconds(range.fromUs), seconds(range.toUs) + 1)
+  const offsets = offsetsIn(zone, range)
   const months = monthsOf(grain)
   const inUtc = offsets.size === 1 && offsets.has(0)
   // Month boundaries are midnights, and any midnight of the calendar may be one.
   let need = months === null ? widthUs(grain)! : DAY_US
   for (const offset of offsets) need = gcd(need, BigInt(offset) * SECOND)
-  if (!isCalendar(grain)) for (const at of transitions) need = gcd(need, BigInt(at) * SECOND - ORIGIN_US)
+  if (!isCalendar(grain) && offsets.size > 1)
+    for (const at of transitionsIn(zone, range)) need = gcd(need, BigInt(at) * SECOND - ORIGIN_US)
   const fits = view.months === null ? need % view.us! === 0n : months !== null && inUtc && months % view.months === 0
   if (fits) return { fits }
   const needed = months !== null && inUtc ? '1 day' : printGrain(grainOfUs(need) ?? { unit: 'second', n: 1 })
@@ -134,8 +147,7 @@ export const nextBoundary = (grain: QueryGrain, zone: string, us: bigint): bigin
   }
   const width = widthUs(grain)!
   const next = us - floorMod(wall - ORIGIN_US, width) + width
-  const { transitions } = zone === 'UTC' ? { transitions: [] } : offsetsWithin(zone, seconds(us), seconds(next) + 1)
-  for (const at of transitions) {
+  for (const at of transitionsWithin(zone, seconds(us), seconds(next) + 1)) {
     const jump = BigInt(at) * SECOND
     if (jump > us && jump < next && labelOf(grain, zone, jump) !== next - width) return jump
   }
@@ -147,9 +159,8 @@ export const boundaryAt = (grain: QueryGrain, zone: string, us: bigint): bigint 
   const label = labelOf(grain, zone, us)
   if (isCalendar(grain) || zone === 'UTC') return label
   // After a jump of the clock the label may lie before the bucket's first instant.
-  const { transitions } = offsetsWithin(zone, seconds(label) - 86_400, seconds(us) + 1)
   let start = label
-  for (const at of transitions) {
+  for (const at of transitionsWithin(zone, seconds(label) - 86_400, seconds(us) + 1)) {
     const jump = BigInt(at) * SECOND
     if (jump > start && jump <= us && labelOf(grain, zone, jump - 1n) !== label) start = jump
   }

@@ -55,28 +55,31 @@ const bisect = (low: number, high: number, holds: (at: number) => boolean): numb
   return b
 }
 
-/** Offsets in force within `[from, to)`, and the instants inside `(from, to)` at which they change. */
-export const offsetsWithin = (
-  zone: string,
-  from: number,
-  to: number,
-): { offsets: Set<number>; transitions: number[] } => {
+/** Offsets in force within `[from, to)`. */
+export const offsetsWithin = (zone: string, from: number, to: number): Set<number> => {
   const offsets = new Set([offsetSeconds(zone, from)])
+  if (zone !== 'UTC') for (let at = from; at < to; at += PROBE) offsets.add(offsetSeconds(zone, at))
+  if (zone !== 'UTC' && to > from) offsets.add(offsetSeconds(zone, to - 1))
+  return offsets
+}
+
+/** Instants inside `(from, to)` at which the offset changes. */
+export const transitionsWithin = (zone: string, from: number, to: number): number[] => {
   const transitions: number[] = []
-  if (zone === 'UTC') return { offsets, transitions }
+  if (zone === 'UTC') return transitions
   let at = from
   let offset = offsetSeconds(zone, at)
   while (at < to - 1) {
     const next = Math.min(at + PROBE, to - 1)
     const then = offsetSeconds(zone, next)
     if (then !== offset) {
-      transitions.push(bisect(at, next, (t) => offsetSeconds(zone, t) !== offset))
-      offsets.add(then)
-      offset = then
+      const before = offset
+      transitions.push(bisect(at, next, (t) => offsetSeconds(zone, t) !== before))
     }
+    offset = then
     at = next
   }
-  return { offsets, transitions }
+  return transitions
 }
 
 /** Earliest instant at which the zone's wall clock (seconds, read as if UTC) shows `wall` or later. */
