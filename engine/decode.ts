@@ -16,8 +16,8 @@ import { type BatchPositions, rowNumbers } from './row-numbers.ts'
 export type { BatchRecord } from './lines.ts'
 
 export type DecodeBatchOptions = {
-  /** Temporary table to create or replace with the good rows. */
-  table: string
+  /** Temporary table to create or replace with the good rows; left out: verdicts only. */
+  table?: string
   /** Declared columns wanted in the table (id and event time are added); default all. All are checked either way. */
   columns?: string[]
   /** Adds `_extra`: JSON text of unknown fields, or NULL. */
@@ -106,10 +106,15 @@ const writeLines = (file: string, lines: Lines, events: Int32Array): void => {
   const out = buffer
   let at = 0
   for (let k = 0; k < events.length; k++) {
-    // Neighbours in one record go as one piece.
+    // Neighbours with nothing but one line break between them go as one piece.
     const first = events[k]!
     let last = first
-    while (k + 1 < events.length && events[k + 1] === last + 1 && lines.record[last + 1] === lines.record[first])
+    while (
+      k + 1 < events.length &&
+      events[k + 1] === last + 1 &&
+      lines.record[last + 1] === lines.record[first] &&
+      lines.start[last + 1] === lines.end[last]! + 1
+    )
       last = events[++k]!
     const end = lines.end[last]!
     const text = lines.texts[lines.record[first]!]!
@@ -130,6 +135,7 @@ type Outcome = { rows: number; misfits: { row: number; verdict: number }[] }
 /** Decodes lines that are thought readable into the table; null when the read as a whole fails. */
 const decodeLines = async (context: Context, events: Int32Array): Promise<Outcome | null> => {
   const { session, dataset, options, lines } = context
+  if (options.table === undefined) return judgeLines(context, events)
   const table = ident(options.table)
   return withFile(context, events, async (file) => {
     const numbers = await rowNumbers(session, lines, events, options.positions)
@@ -156,6 +162,29 @@ const decodeLines = async (context: Context, events: Int32Array): Promise<Outcom
     return { rows: events.length - misfits.length, misfits }
   })
 }
+
+/** The verdicts of the same statement, with nothing kept: the engine computes no value that no verdict needs. */
+const judgeLines = (context: Context, events: Int32Array): Promise<Outcome | null> =>
+  withFile(context, events, async (file) => {
+    const { session, dataset } = context
+    const decoded = decodeSql(dataset, file, { columns: [] })
+    let counted: { rows: string; bad: string; odd: string } | undefined
+    try {
+      ;[counted] = await session.rows<{ rows: string; bad: string; odd: string }>(
+        `SELECT count(*) AS rows, count(*) FILTER (_verdict <> 0) AS bad, count(*) FILTER (_verdict IS NULL) AS odd FROM (${decoded})`,
+      )
+    } catch (error) {
+      if (isUnreadable(error)) return null
+      throw error
+    }
+    if (Number(counted!.rows) !== events.length || Number(counted!.odd) !== 0) return null
+    if (Number(counted!.bad) === 0) return { rows: events.length, misfits: [] }
+    const found = await session.columns(
+      `SELECT n.i, d._verdict FROM (${decoded}) d POSITIONAL JOIN (SELECT unnest(range(${events.length})) AS i) n WHERE d._verdict <> 0 ORDER BY n.i`,
+    )
+    const misfits = (found[0] as bigint[]).map((i, k) => ({ row: events[Number(i)]!, verdict: Number(found[1]![k]) }))
+    return { rows: events.length - misfits.length, misfits }
+  })
 
 /** The engine's errors that come from a file's text. */
 const isUnreadable = (error: unknown): boolean =>

@@ -111,7 +111,8 @@ export const openEngine = async (options: EngineOptions = {}): Promise<Engine> =
       columns: (sql, o) =>
         guarded(async (c) => {
           const reader = await c.runAndReadAll(sql, o?.params)
-          return reader.getColumnsJS() as unknown[][]
+          const columns = reader.getColumnsJS() as unknown[][]
+          return columns.length > 0 ? columns : reader.columnNames().map(() => [])
         }, o),
       numbers: (sql, o) => guarded((c) => readNumbers(c, sql, o?.params), o),
       fill: (table, columns) => guarded((c) => fillTable(c, table, columns)),
