@@ -10,6 +10,8 @@ export type Canary = {
   file: string
   find: string
   replace: string
+  /** First seed to try: one that is known to catch it soon. Default 1. */
+  from?: number
 }
 
 export const CANARIES: Canary[] = [

@@ -1,0 +1,4 @@
+import { test } from 'vitest'
+import { checkHalf, HALF_TIMEOUT_MS, SCHEDULES } from './check.ts'
+
+test(`answers equal the reference over ${SCHEDULES} random schedules, second half`, () => checkHalf(1), HALF_TIMEOUT_MS)
