@@ -253,16 +253,20 @@ afterAll(() => fixture.close())
 test('every function and operator has its golden values, over values at every limit', async () => {
   expect(Object.keys(CALLS).sort()).toEqual(Object.keys(FUNCTIONS).sort())
   const expressions = [...Object.values(CALLS).flat(), ...OPERATORS]
-  const items = expressions.map((e, i) => `first(${e}) AS v${i}`)
-  const view = await compile(fixture.tools, `SELECT id, ${items.join(', ')} FROM ev GROUP BY ALL`)
-  await fixture.session.run(`CREATE OR REPLACE TEMP TABLE cells AS ${partialSql(view, 'odd')}`)
-  const values = view.measures.map((m) => `(${m.present})::VARCHAR AS ${m.name}`)
-  const rows = await fixture.session.rows<Record<string, string | null>>(
-    `SELECT ${values.join(', ')} FROM cells ORDER BY id`,
-  )
-  const found = Object.fromEntries(
-    expressions.map((e, i) => [e, { type: view.measures[i]!.type, values: rows.map((r) => r[`v${i}`]!) }]),
-  )
+  const found: Record<string, { type: string; values: (string | null)[] }> = {}
+  // Planning hundreds of aggregates in one statement is quadratic.
+  for (let from = 0; from < expressions.length; from += 20) {
+    const some = expressions.slice(from, from + 20)
+    const items = some.map((e, i) => `first(${e}) AS v${i}`)
+    const view = await compile(fixture.tools, `SELECT id, ${items.join(', ')} FROM ev GROUP BY ALL`)
+    const values = view.measures.map((m) => `(${m.present})::VARCHAR AS ${m.name}`)
+    const rows = await fixture.session.rows<Record<string, string | null>>(
+      `SELECT ${values.join(', ')} FROM (${partialSql(view, 'odd')}) ORDER BY id`,
+    )
+    some.forEach((e, i) => {
+      found[e] = { type: view.measures[i]!.type, values: rows.map((r) => r[`v${i}`]!) }
+    })
+  }
   if (process.env.WEIR_GOLDEN === 'write')
     await writeFile(FILE, `${JSON.stringify({ ...(await golden()), functions: found }, null, 1)}\n`)
   expect(found).toEqual((await golden()).functions)
