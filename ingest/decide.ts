@@ -42,10 +42,11 @@ export const decide = async (
 ): Promise<Verdict[]> => {
   const chunks = asked.flatMap((a) => a.chunks)
   if (chunks.length === 0) return asked.map((a) => verdictOf(a, [], new Map()))
-  const columns = partitions > 1 ? partitionColumns(dataset) : []
-  const { dead } = await decodeBatch(engine, session, dataset, chunks, { table: TABLE, columns })
-  const deadOf = groupBy(dead, (d) => d.record)
+  // A table is wanted only for the partitions' sake; with one partition the verdicts are enough.
   const sql = partitions > 1 ? partitionSql(dataset, TABLE, partitions) : null
+  const kept = sql === null ? {} : { table: TABLE, columns: partitionColumns(dataset) }
+  const { dead } = await decodeBatch(engine, session, dataset, chunks, kept)
+  const deadOf = groupBy(dead, (d) => d.record)
   const placed = sql === null ? null : ((await session.columns(sql)) as [number[], (number | null)[]])
 
   let chunkBase = 0

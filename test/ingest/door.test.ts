@@ -287,13 +287,13 @@ describe('failures', () => {
         ...engine,
         session: async () => {
           const session = await engine.session()
-          return {
-            ...session,
-            run: async (sql, options) => {
+          const failing =
+            <A extends unknown[], R>(of: (...args: A) => Promise<R>) =>
+            async (...args: A): Promise<R> => {
               if (failures-- > 0) throw new Error('Out of Memory Error')
-              return session.run(sql, options)
-            },
-          }
+              return of(...args)
+            }
+          return { ...session, run: failing(session.run), rows: failing(session.rows) as typeof session.rows }
         },
       }),
     })
