@@ -1,21 +1,10 @@
 /** The program as a user meets it: help, exit codes, init and check, settings, keys, doctor. Runs the built product. */
-import { execFile } from 'node:child_process'
 import { appendFile, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { buildProgram } from '../../cli/program.ts'
-import { MAIN } from '../support/server.ts'
-
-const weir = (args: string[], env: Record<string, string> = {}): Promise<{ code: number; out: string; err: string }> =>
-  new Promise((resolve) => {
-    execFile(
-      process.execPath,
-      [MAIN, ...args],
-      { env: { ...process.env, ...env }, maxBuffer: 1 << 26 },
-      (error, out, err) => resolve({ code: error === null ? 0 : Number(error.code), out, err }),
-    )
-  })
+import { weir } from '../support/weir.ts'
 
 let folder: string
 beforeAll(async () => {
