@@ -66,7 +66,8 @@ export const openLmdbSpeedStore = async (options: LmdbSpeedStoreOptions): Promis
   const change = async <T>(run: () => T): Promise<T> => {
     let refused: { error: unknown } | undefined
     try {
-      const result = await db.transaction(() => {
+      // A plain `transaction` keeps what was written before an exception; a child transaction takes it back.
+      const result = await db.childTransaction(() => {
         try {
           return run()
         } catch (error) {

@@ -46,7 +46,8 @@ export const look = async (options: SpeedWorkerOptions, state: WorkerState): Pro
 
   const absent = await placeAbsent(options, state, seen)
   if (absent === 'stopped') return 'stopped'
-  state.stopped = null
+  // Only what a look found is over with it; a full map of ids is over when a batch is applied.
+  if (state.stopped?.code.startsWith('WEIR_SPEED_')) state.stopped = null
   state.lastLook = performance.now()
   state.mustLook = false
   return null

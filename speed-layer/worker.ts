@@ -3,7 +3,7 @@
  * Invariant: memory is only a cache of the stored header and its blocks. A step does a bounded piece of work; whatever goes
  * wrong in one (a lost reply, an engine gone, another worker) makes the next one look at what is stored before it goes on.
  */
-import type { WeirError } from '../model/errors.ts'
+import { WeirError } from '../model/errors.ts'
 import type { LogRecord } from '../model/ports/event-log.ts'
 import type { Apply, Header } from '../model/ports/speed-store.ts'
 import { type Position, samePosition } from '../model/position.ts'
@@ -85,6 +85,15 @@ export const openSpeedWorker = async (options: SpeedWorkerOptions): Promise<Spee
     return apply(options, state, header, records, to)
   }
 
+  /** No room for the ids of another batch: nothing was changed; smaller batches are tried, and somebody is told. */
+  const holdBack = async (error: WeirError, signal?: AbortSignal): Promise<StepResult> => {
+    if (state.stopped?.code !== error.code) options.alarm?.(error)
+    state.stopped = error
+    state.batchBytes = smallest
+    await pause(settings.waitMs, signal)
+    return { kind: 'stopped', records: 0 }
+  }
+
   const replayStep = async (): Promise<StepResult> => {
     const replay = state.replay!
     const ctx = { ...options, session: state.session!, key: state.key, seenIds: settings.seenIds }
@@ -123,6 +132,7 @@ export const openSpeedWorker = async (options: SpeedWorkerOptions): Promise<Spee
       try {
         return await running
       } catch (error) {
+        if (isFull(error)) return await holdBack(error, signal)
         forget(state)
         throw error
       } finally {
@@ -205,6 +215,7 @@ const apply = async (
     return { kind: 'rebuilt', records: 0 }
   }
   await session.run('COMMIT')
+  state.stopped = null
   for (const [version, change] of changes) await commitCells(session, cells.get(version)!, change)
   state.seen!.accept(decoded.change, to)
   state.header = decideApply(header, call).next!
@@ -215,6 +226,9 @@ const apply = async (
   if (state.waiting.some((f) => f.cut.offset <= to.offset)) state.mustLook = true
   return { kind: 'applied', records: records.length }
 }
+
+const isFull = (error: unknown): error is WeirError =>
+  error instanceof WeirError && error.code === 'WEIR_DECODE_SEEN_FULL'
 
 const pause = (ms: number, signal?: AbortSignal): Promise<void> =>
   new Promise((resolve) => {

@@ -112,7 +112,7 @@ describe('the speed worker under faults', () => {
     const meddling: SpeedStore = {
       ...store,
       apply: async (key, apply) => {
-        if (asked++ % 3 === 0) await store.cut(key, byCountry.version, ahead === 0 ? 0 : apply.from.offset + ahead)
+        if (asked++ % 2 === 1) await store.cut(key, byCountry.version, ahead === 0 ? 0 : apply.from.offset + ahead)
         return store.apply(key, apply)
       },
     }
@@ -409,6 +409,23 @@ describe('the speed worker under faults', () => {
     await settle(world, worker)
     expect(Object.keys((await header()).views)).toHaveLength(3)
     await worker.close()
+  })
+
+  it('waits, with one alarm, while the ids of the window do not fit', async () => {
+    const random = rng(19)
+    const worker = await world.worker({ settings: { ...world.settings, seenIds: 40 } })
+    await world.append(random, 60)
+    let kind = ''
+    for (let i = 0; i < 40 && kind !== 'stopped'; i++) kind = (await worker.step()).kind
+    for (let i = 0; i < 3; i++) expect((await worker.step()).kind).toBe('stopped')
+    expect(world.alarms.map((a) => a.code)).toEqual(['WEIR_DECODE_SEEN_FULL'])
+    expect(worker.state().stopped?.code).toBe('WEIR_DECODE_SEEN_FULL')
+    expect(await differences(world)).toEqual([])
+    await worker.close()
+    const roomy = await world.worker()
+    await settle(world, roomy)
+    expect(await differences(world)).toEqual([])
+    await roomy.close()
   })
 
   it('sweeps what retires', async () => {
