@@ -117,6 +117,8 @@ export const startBatch = async (shared: Shared): Promise<BatchRuntime> => {
       }
     },
     concurrent: settings.batch.jobs,
+    // Running jobs are cancelled in time for the rest to close: what they did is kept, or is nowhere.
+    drainMs: settings.server.stopMs / 4,
     alarm: (error) => alarms.raise('batch/schedule', error, NOTICE_MS),
   })
   closers.add(() => scheduler.close())
