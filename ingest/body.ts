@@ -15,8 +15,7 @@ export const newBudget = (limit: number): Budget => {
   return {
     limit,
     reserve: (bytes) => {
-      // One body always fits, whatever the settings: else a small budget would refuse it for ever.
-      if (used > 0 && used + bytes > limit) return false
+      if (used + bytes > limit) return false
       used += bytes
       return true
     },

@@ -74,7 +74,8 @@ let fresh = 0
 export const openDoor = async (options: DoorOptions): Promise<Door> => {
   const { log, engine, rejects, settings } = options
   const now = options.now ?? Date.now
-  const budget = newBudget(settings.inFlightBytes)
+  // One whole body fits when nothing else is under way, whatever the settings: else it would be refused for ever.
+  const budget = newBudget(Math.max(settings.inFlightBytes, settings.bodyBytes))
   const observers: DoorObserver[] = []
   const lanes = new Map<string, { lane: Lane; dataset: Dataset; partitions: number }>()
   for (const dataset of options.datasets) {
@@ -153,7 +154,7 @@ export const openDoor = async (options: DoorOptions): Promise<Door> => {
       if (!isOpen) throw stopping()
       if (!lanes.has(dataset)) throw unknownDataset(dataset, [...lanes.keys()])
       if (!gzip && declaredBytes > settings.bodyBytes) throw tooLarge(settings.bodyBytes)
-      if (budget.used() > 0 && budget.used() + declaredBytes > budget.limit) throw overload(budget.limit)
+      if (budget.used() + Math.min(declaredBytes, settings.bodyBytes) > budget.limit) throw overload(budget.limit)
     },
     accept: async (dataset, body, how = {}) => {
       if (!isOpen) throw stopping()

@@ -179,7 +179,7 @@ describe('bounds', () => {
       release = resolve
     })
     const world = await openWorld({
-      ingest: { inFlightBytes: 1_024 },
+      ingest: { inFlightBytes: 1_024, bodyBytes: 1_024 },
       log: (log) => ({
         ...log,
         append: async (...of) => {
@@ -199,6 +199,13 @@ describe('bounds', () => {
     expect(again.status).toBe(200)
     expect(eventsOf(await readAll(world.log)).flat().length).toBe(2)
   })
+})
+
+test('a body larger than the bytes in flight passes when it is alone', async () => {
+  const world = await openWorld({ ingest: { inFlightBytes: 1_024, bodyBytes: 200_000 } })
+  const { url } = await serve(world)
+  const answer = await post(url, lines(...Array.from({ length: 1_000 }, (_, i) => event(i))), NDJSON)
+  expect([answer.status, answer.body.accepted]).toEqual([200, 1_000])
 })
 
 /** Sends raw text, in pieces as the server takes them, and gives back all that comes until the connection closes. */
