@@ -10,6 +10,7 @@ import { decodeSql, readSql, suspectsSql, verdictOf } from '../model/decode/deco
 import { expectedOf } from '../model/decode/type-table.ts'
 import { ident } from '../model/ident.ts'
 import type { Engine, Session } from './engine.ts'
+import { extraFields } from './extra-fields.ts'
 import { type BatchRecord, type DeadReason, type Lines, scanLines, shorten } from './lines.ts'
 import { type BatchPositions, rowNumbers } from './row-numbers.ts'
 
@@ -84,9 +85,11 @@ const NEWLINE = 10
 const MAX_KEPT_BUFFER = 64 * 1024 * 1024
 
 let files = 0
+const scratchFile = (engine: Engine): string => join(engine.scratchDir, `events-${process.pid}-${files++}.ndjson`)
+
 /** Writes lines into a file in memory for the time of `use`. */
 const withFile = async <T>(context: Context, events: Int32Array, use: (file: string) => Promise<T>): Promise<T> => {
-  const file = join(context.engine.scratchDir, `events-${process.pid}-${files++}.ndjson`)
+  const file = scratchFile(context.engine)
   writeLines(file, context.lines, events)
   try {
     return await use(file)
@@ -130,6 +133,33 @@ const writeLines = (file: string, lines: Lines, events: Int32Array): void => {
   if (buffer.length > MAX_KEPT_BUFFER) buffer = Buffer.allocUnsafeSlow(1 << 16)
 }
 
+/** One line for each event: the object of its unknown fields. */
+const writeExtra = (context: Context, events: Int32Array): string => {
+  const { lines, dataset } = context
+  const declared = new Set(dataset.columns.map((c) => c.name))
+  const file = scratchFile(context.engine)
+  let text = ''
+  const fd = openSync(file, 'w')
+  try {
+    for (const n of events) {
+      text += `${extraFields(lines.texts[lines.record[n]!]!, lines.start[n]!, lines.end[n]!, declared)}\n`
+      if (text.length < EXTRA_CHUNK) continue
+      writeText(fd, text)
+      text = ''
+    }
+    writeText(fd, text)
+  } finally {
+    closeSync(fd)
+  }
+  return file
+}
+
+const EXTRA_CHUNK = 1 << 20
+const writeText = (fd: number, text: string): void => {
+  const bytes = Buffer.from(text)
+  for (let from = 0; from < bytes.length; ) from += writeSync(fd, bytes, from)
+}
+
 type Outcome = { rows: number; misfits: { row: number; verdict: number }[] }
 
 /** Decodes lines that are thought readable into the table; null when the read as a whole fails. */
@@ -139,7 +169,11 @@ const decodeLines = async (context: Context, events: Int32Array): Promise<Outcom
   const table = ident(options.table)
   return withFile(context, events, async (file) => {
     const numbers = await rowNumbers(session, lines, events, options.positions)
-    const decoded = decodeSql(dataset, file, options)
+    const extraFile = options.extra ? writeExtra(context, events) : undefined
+    const decoded = decodeSql(dataset, file, {
+      ...(options.columns ? { columns: options.columns } : {}),
+      ...(extraFile === undefined ? {} : { extraFile }),
+    })
     try {
       await session.run(
         `CREATE OR REPLACE TEMP TABLE ${table} AS SELECT n.*, d.* FROM (${decoded}) d POSITIONAL JOIN (${numbers}) n`,
@@ -147,6 +181,8 @@ const decodeLines = async (context: Context, events: Int32Array): Promise<Outcom
     } catch (error) {
       if (isUnreadable(error)) return null
       throw error
+    } finally {
+      if (extraFile !== undefined) unlinkSync(extraFile)
     }
     const [counted] = await session.rows<{ rows: string; bad: string; odd: string }>(
       `SELECT count(*) AS rows, count(*) FILTER (_verdict <> 0) AS bad, count(*) FILTER (_verdict IS NULL OR _row IS NULL) AS odd FROM ${table}`,
@@ -250,7 +286,7 @@ const deadEvent = (lines: Lines, n: number, reason: DeadReason, column: string |
   column,
   expected: reason.expected,
   got: reason.got,
-  raw: new Uint8Array(textOf(lines, n)),
+  raw: new Uint8Array(lines.raw[lines.record[n]!]!.subarray(lines.start[n], lines.end[n])),
 })
 
 /** Reasons for readable events that do not fit, with the fields in the engine's words. */

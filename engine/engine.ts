@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type DuckDBConnection, DuckDBInstance, type DuckDBValue } from '@duckdb/node-api'
 import { WeirError } from '../model/errors.ts'
+import './exact-text.ts'
 import { fillTable, type Numbers, readNumbers } from './numbers.ts'
 
 export type { Numbers } from './numbers.ts'

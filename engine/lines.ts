@@ -19,6 +19,8 @@ export type Lines = {
   end: Int32Array
   /** The records' bytes as they are read: as given, or with the line breaks inside one document made blanks. */
   texts: Buffer[]
+  /** The records' bytes as given. */
+  raw: Uint8Array[]
   dead: Map<number, DeadReason>
 }
 
@@ -36,6 +38,7 @@ export const scanLines = (records: BatchRecord[]): Lines => {
     start: new Int32Array(capacity),
     end: new Int32Array(capacity),
     texts: [],
+    raw: records.map((r) => r.bytes),
     dead: new Map(),
   }
   for (let r = 0; r < records.length; r++) scanRecord(lines, records[r]!, r)

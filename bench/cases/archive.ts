@@ -41,7 +41,7 @@ const bare = async (env: Env): Promise<Measured> => {
   try {
     const { datasets } = await compileProject('stream', engine)
     const file = join(env.scratch, 'events.parquet')
-    const sql = decodeSql(datasets[0]!, paths(env.shared, env.sharedMemory).streamFile, { extra: true })
+    const sql = decodeSql(datasets[0]!, paths(env.shared, env.sharedMemory).streamFile, {})
     const session = await engine.session()
     const { cpuS, wallS } = await measured(() =>
       session.run(

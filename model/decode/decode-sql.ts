@@ -1,7 +1,7 @@
 /**
  * The decoder as SQL: one way only, whatever the batch size, so that the door, the speed layer and the archiver give the
  * same verdict and the same value for the same bytes.
- * Invariant: a row's verdict depends on all declared columns of its own line and on nothing else; `columns` and `extra`
+ * Invariant: a row's verdict depends on all declared columns of its own line and on nothing else; `columns` and `extraFile`
  * choose only what is kept. Reading is `read_json` over a file of lines, each of which begins with `{`.
  */
 import type { Column, Dataset } from '../dataset.ts'
@@ -38,8 +38,8 @@ export const isRequired = (dataset: Dataset, column: Column): boolean =>
 export type DecodeOptions = {
   /** Declared columns wanted in the output; id and event time are added. Default all. */
   columns?: string[]
-  /** Adds `_extra`: JSON text of the unknown fields, NULL when there are none. */
-  extra?: boolean
+  /** File with one line for each event: the JSON object of its unknown fields. Adds `_extra`, NULL for an empty one. */
+  extraFile?: string
 }
 
 /** Declared columns that a decoded table has, in the order of the definition. */
@@ -49,12 +49,12 @@ export const keptColumns = (dataset: Dataset, columns: string[] | undefined): Co
     : dataset.columns.filter((c) => columns.includes(c.name) || c.name === dataset.id || c.name === dataset.eventTime)
 
 /**
- * Rows of a file of lines: the wanted columns, `_extra` when asked, and `_verdict`. Rows come in the order of the lines.
+ * Rows of a file of lines: the wanted columns, `_extra` when asked for, and `_verdict`. Rows come in the order of the lines.
  * Fails as a whole when one line cannot be read (malformed, a declared key twice).
  */
 export const decodeSql = (dataset: Dataset, file: string, options: DecodeOptions = {}): string => {
   const columns = dataset.columns
-  const needsRaw = options.extra === true || dataset.extra === 'reject'
+  const strict = dataset.extra === 'reject'
   const read = readSql(
     file,
     columns.map((c) => ({ name: c.name, type: readType(c) })),
@@ -63,19 +63,20 @@ export const decodeSql = (dataset: Dataset, file: string, options: DecodeOptions
   const raws = columns.map((c, i) =>
     readType(c) === 'JSON' ? `d.${ident(c.name)}::VARCHAR AS r${i}` : `d.${ident(c.name)} AS r${i}`,
   )
-  const source = needsRaw ? `${read} d POSITIONAL JOIN ${rawSql(file)} o` : `${read} d`
-  const l1 = `SELECT ${[...raws, ...(needsRaw ? ['o.json AS raw'] : [])].join(', ')} FROM ${source}`
+  const source = strict ? `${read} d POSITIONAL JOIN ${rawSql(file)} o` : `${read} d`
+  const l1 = `SELECT ${[...raws, ...(strict ? ['o.json AS raw'] : [])].join(', ')} FROM ${source}`
   const helpers = layers.flatMap((l, i) => (l.helper === null ? [] : [`${l.helper} AS h${i}`]))
-  const unknown = needsRaw ? [`${unknownFields(dataset)} AS unknown`] : []
+  const unknown = strict ? [`${unknownFields(dataset)} AS unknown`] : []
   const l2 = `SELECT *${[...helpers, ...unknown].map((h) => `, ${h}`).join('')} FROM (${l1})`
   const l3 = `SELECT ${[
     ...layers.map((l, i) => `${l.value} AS v${i}`),
     ...columns.flatMap((c, i) => (kindOf(c) === 'any' ? [] : [`r${i}`])),
-    ...(needsRaw ? ['raw', 'unknown'] : []),
+    ...(strict ? ['unknown'] : []),
   ].join(', ')} FROM (${l2})`
   const kept = keptColumns(dataset, options.columns).map((c) => `v${columns.indexOf(c)} AS ${ident(c.name)}`)
-  const extra = options.extra ? [`${extraSql} AS _extra`] : []
-  return `SELECT ${[...kept, ...extra, `${verdictSql(dataset)} AS _verdict`].join(', ')} FROM (${l3})`
+  const decoded = `SELECT ${[...kept, `${verdictSql(dataset)} AS _verdict`].join(', ')} FROM (${l3})`
+  if (options.extraFile === undefined) return decoded
+  return `SELECT d.*, nullif(e.json::VARCHAR, '{}') AS _extra FROM (${decoded}) d POSITIONAL JOIN ${rawSql(options.extraFile)} e`
 }
 
 const verdictSql = (dataset: Dataset): string => {
@@ -108,9 +109,6 @@ const verdictSql = (dataset: Dataset): string => {
 /** Keys of the line that are not declared, in their order. */
 const unknownFields = (dataset: Dataset): string =>
   `list_filter(json_keys(raw), lambda k: k NOT IN (${dataset.columns.map((c) => literal(c.name)).join(', ')}))`
-
-/** Unknown fields as one JSON object, values as they were written; of a key that comes twice the first value. */
-const extraSql = `CASE WHEN len(unknown) > 0 THEN '{' || array_to_string(list_transform(list_distinct(unknown), lambda k: to_json(k)::VARCHAR || ':' || json_extract(raw, '/' || replace(replace(k, '~', '~0'), '/', '~1'))::VARCHAR), ',') || '}' END`
 
 /**
  * The lines of a file that cannot be read: `n` INTEGER (line number from 0), `twice` INTEGER (1: a declared key comes twice;

@@ -93,12 +93,13 @@ export const valueLayers = (column: Column, raw: string, helper: string): { help
         value: `CASE WHEN ${helper}::VARCHAR = lower(${raw}) THEN ${helper} END`,
       }
     case 'time': {
-      // Common shapes by mask, the others by regular expression.
+      // Common shapes by mask, the others by regular expression; and only what has the shape is cast. (A text with the name
+      // of a zone would change how the engine reads the *other* rows of its vector: duckdb 1.5.6 keeps the zone for the next.)
       const shapes = ['Z', '.___Z', '.______Z'].map((end) => `${raw} LIKE '____-__-__T__:__:__${end}'`)
       const common = `${raw} >= '0' AND ${raw} < ':' AND (${shapes.join(' OR ')}) AND NOT contains(${raw}, ' ')`
       return {
-        helper: `TRY_CAST(${raw} AS TIMESTAMPTZ)`,
-        value: `CASE WHEN ${common} THEN ${helper} WHEN regexp_full_match(${raw}, '${ISO}') THEN coalesce(${helper}, TRY_CAST(regexp_replace(${raw}, '${NO_SECONDS}', '\\1:00\\2') AS TIMESTAMPTZ)) END`,
+        helper: `CASE WHEN ${common} THEN ${raw} WHEN regexp_full_match(${raw}, '${ISO}') THEN regexp_replace(${raw}, '${NO_SECONDS}', '\\1:00\\2') END`,
+        value: `TRY_CAST(${helper} AS TIMESTAMPTZ)`,
       }
     }
     case 'epoch': {

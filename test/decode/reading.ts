@@ -10,7 +10,8 @@ export type Node =
   | { kind: 'number'; text: string }
   | { kind: 'string'; value: string }
   | { kind: 'array'; items: Node[] }
-  | { kind: 'object'; members: [string, Node][] }
+  /** `raw`: key and value as they were written. */
+  | { kind: 'object'; members: [string, Node][]; raw?: [string, string][] }
 
 class Malformed extends Error {}
 
@@ -70,18 +71,24 @@ export const parseJson = (text: string): Node => {
     if (c === '{') {
       i++
       const members: [string, Node][] = []
+      const raw: [string, string][] = []
       for (;;) {
         blanks()
         if (text[i] === '}') {
           i++
-          return { kind: 'object', members }
+          return { kind: 'object', members, raw }
         }
         if (text[i] !== '"') fail()
+        const keyAt = i
         const key = string()
+        const rawKey = text.slice(keyAt, i)
         blanks()
         if (text[i] !== ':') fail()
         i++
+        blanks()
+        const valueAt = i
         members.push([key, value()])
+        raw.push([rawKey, text.slice(valueAt, i)])
         blanks()
         if (text[i] === ',') i++
         else if (text[i] !== '}') fail()
@@ -132,7 +139,7 @@ export const parseJson = (text: string): Node => {
 export type Reading =
   | { kind: 'unreadable'; code: string }
   | { kind: 'dead'; code: string; column: string | null }
-  | { kind: 'good'; values: (Value | null)[] }
+  | { kind: 'good'; values: (Value | null)[]; extra: string | null }
 export type Value =
   | { is: 'integer' | 'micros'; value: bigint }
   | { is: 'decimal'; unscaled: bigint }
@@ -300,9 +307,9 @@ export const readEvent = (dataset: Dataset, bytes: Uint8Array): Reading => {
   if (node.kind !== 'object') return { kind: 'unreadable', code: 'WEIR_DECODE_NOT_OBJECT' }
   const declared = new Set(dataset.columns.map((c) => c.name))
   const fields = new Map<string, Node>()
-  let unknown = false
-  for (const [key, value] of node.members) {
-    if (!declared.has(key)) unknown = true
+  const unknown: string[] = []
+  for (const [i, [key, value]] of node.members.entries()) {
+    if (!declared.has(key)) unknown.push(node.raw![i]!.join(':'))
     else if (fields.has(key)) return { kind: 'unreadable', code: 'WEIR_DECODE_KEY_TWICE' }
     else fields.set(key, value)
   }
@@ -319,8 +326,9 @@ export const readEvent = (dataset: Dataset, bytes: Uint8Array): Reading => {
     }
     values.push(value)
   }
-  if (unknown && dataset.extra === 'reject') return { kind: 'dead', code: 'WEIR_DECODE_UNKNOWN_FIELD', column: null }
-  return { kind: 'good', values }
+  if (unknown.length > 0 && dataset.extra === 'reject')
+    return { kind: 'dead', code: 'WEIR_DECODE_UNKNOWN_FIELD', column: null }
+  return { kind: 'good', values, extra: unknown.length > 0 ? `{${unknown.join(',')}}` : null }
 }
 
 /** Whether two nodes are the same value, numbers compared as the engine keeps them: whole ones exactly, others as doubles. */
