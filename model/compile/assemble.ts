@@ -4,7 +4,8 @@ import { ident } from '../ident.ts'
 import type { BuiltMeasure } from '../measures/measure.ts'
 import type { StateColumn, View, ViewMeasure } from '../view.ts'
 import { bucketSql } from './bucket.ts'
-import { argumentOf, type Parts } from './dissect.ts'
+import { argumentOf } from './calls.ts'
+import type { Parts } from './dissect.ts'
 
 export const assemble = (name: string, dataset: Dataset, parts: Parts, printed: string[]): View => {
   const eventTime = ident(dataset.eventTime)

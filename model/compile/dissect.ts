@@ -3,19 +3,19 @@
  * Invariant: `trees` are in the order in which `Parts` refers to them by index, so that one printing serves all.
  */
 import type { ColumnType, Dataset } from '../dataset.ts'
-import { MEASURES, measureNamed, REFUSED_AGGREGATES } from '../measures/index.ts'
 import { type Measure, storedType } from '../measures/measure.ts'
 import type { Grain } from '../view.ts'
 import { bucketOf } from './bucket.ts'
+import { argumentOf, checkCall, isAggregate } from './calls.ts'
 import type { Checked, Scope } from './checked.ts'
 import { ADVICE } from './functions.ts'
+import { checkGroups, type Item } from './groups.ts'
 import { checkNames, HIDDEN_TIME, itemName, plainName, unknownName } from './names.ts'
 import { wordOutside } from './print.ts'
-import { check, checkBoolean, hasOrder } from './scalar.ts'
-import { columnNode, digits, type Node, refuse, type Select, type Source, treeKey, walk, writeTree } from './tree.ts'
+import { check, checkBoolean } from './scalar.ts'
+import { columnNode, type Node, refuse, type Select, type Source, treeKey, walk, writeTree } from './tree.ts'
 import { plain, type ValueType, valueType } from './value-type.ts'
 
-export type Item = { node: Node; name: string; column: string | null; kind: 'key' | 'measure' }
 export type Dimension = { name: string; type: ColumnType; tree: number }
 /** An aggregate call; equal ones are one. */
 export type Call = { measure: Measure; name: string; args: { checked: Checked; tree: number }[]; filter: number | null }
@@ -40,12 +40,6 @@ export type Parts = {
   expectedTypes: (printed: string[]) => { sql: string; type: string }[]
   constantSql: (printed: string[]) => string[]
 }
-
-const AGGREGATES = new Set([...MEASURES.flatMap((m) => m.names), ...Object.keys(REFUSED_AGGREGATES)])
-
-const isAggregate = (node: Node): boolean =>
-  node.class === 'FUNCTION' &&
-  (AGGREGATES.has(String(node.function_name).toLowerCase()) || node.distinct === true || Boolean(node.filter))
 
 const contains = (node: Node, test: (n: Node) => boolean): boolean => {
   let found = false
@@ -301,35 +295,6 @@ const markArithmetic = (items: Item[], columns: Map<string, unknown>): void => {
   }
 }
 
-const checkGroups = (source: Source, select: Select, items: Item[], columnOf: (n: Node) => string | null): void => {
-  if (select.groupAll) return
-  const keys = items.filter((i) => i.kind === 'key')
-  const wrong = (at: unknown, message: string): never =>
-    refuse(source, at, {
-      code: 'WEIR_MODEL_VIEW',
-      message,
-      expected: `GROUP BY ALL${keys.length ? `, or GROUP BY ${keys.map((k) => k.name).join(', ')}` : ''}`,
-      next: 'write GROUP BY ALL',
-    })
-  const grouped = new Set<Item>()
-  for (const group of select.groups) {
-    const value = group.class === 'CONSTANT' ? (group.value as { value: unknown }).value : undefined
-    const byNumber = value !== undefined ? items[Number(digits(value)) - 1] : undefined
-    const names = group.class === 'COLUMN_REF' ? (group.column_names as string[]) : []
-    const byName = names.length === 1 ? items.find((i) => i.name.toLowerCase() === names[0]!.toLowerCase()) : undefined
-    const byColumn = columnOf(group)
-    const found =
-      byNumber ??
-      byName ??
-      items.find((i) => (byColumn !== null && i.column === byColumn) || treeKey(i.node) === treeKey(group))
-    if (!found) wrong(group, 'GROUP BY names something that is not in the SELECT.')
-    else if (found.kind === 'measure') wrong(group, `GROUP BY names the measure ${found.name}.`)
-    else grouped.add(found)
-  }
-  const missing = keys.find((k) => !grouped.has(k))
-  if (missing) wrong(missing.node, `${missing.name} is neither grouped nor measured.`)
-}
-
 const DIMENSION_KINDS = ['BOOLEAN', 'INTEGER', 'DECIMAL', 'VARCHAR', 'DATE', 'TIMESTAMPTZ', 'UUID']
 
 const dimensionType = (source: Source, item: Item, type: ValueType): ColumnType => {
@@ -358,53 +323,3 @@ const leafType = (call: Call, dataset: Dataset): ValueType =>
     filter: null,
     eventTime: dataset.eventTime,
   }).value
-
-export const argumentOf = (checked: Checked): { type: ValueType; constant: boolean; number?: string } => ({
-  type: checked.type,
-  constant: checked.constant,
-  number: numberText(checked),
-})
-
-/** Text of an exact constant: 0.95. */
-const numberText = ({ constant, type }: Checked): string | undefined => {
-  if (!constant || (type.kind !== 'INTEGER' && type.kind !== 'DECIMAL') || type.lo !== type.hi || type.lo < 0n)
-    return undefined
-  const text = type.lo.toString().padStart(type.scale + 1, '0')
-  return type.scale === 0 ? text : `${text.slice(0, -type.scale)}.${text.slice(-type.scale)}`
-}
-
-const checkCall = (
-  source: Source,
-  node: Node,
-  rows: Scope,
-  total: (c: Checked) => Checked,
-): { measure: Measure; name: string; args: Checked[]; filter: Checked | null } => {
-  const name = String(node.function_name).toLowerCase()
-  const measure = measureNamed(name)
-  const wrong = (message: string, expected: string, next: string): never =>
-    refuse(source, node, { code: 'WEIR_MODEL_MEASURE', message, expected, next })
-  if (!measure)
-    return wrong(
-      `The aggregate ${name} cannot stand in a view: it cannot be merged, or depends on the order of rows.`,
-      `one of ${MEASURES.flatMap((m) => m.names)
-        .filter((n) => n !== 'count_star')
-        .join(', ')}`,
-      REFUSED_AGGREGATES[name] ?? 'use one of these',
-    )
-  if (node.distinct === true)
-    return wrong(
-      `${name}(DISTINCT …) cannot be merged from parts.`,
-      measure.usage,
-      name === 'count' ? 'use approx_count_distinct(x): exact up to 256, then within 1.6 %' : 'leave DISTINCT out',
-    )
-  if (hasOrder(node))
-    return wrong(
-      `${name} takes no ORDER BY: events have no order but their time.`,
-      measure.usage,
-      'leave it out; first(x) and last(x) go by event time',
-    )
-  const args = (node.children as Node[]).map((c) => total(check(rows, c)))
-  const problem = measure.check(name, args.map(argumentOf))
-  if (problem) return wrong(problem.message, problem.expected, problem.next)
-  return { measure, name, args, filter: node.filter ? total(checkBoolean(rows, node.filter as Node)) : null }
-}

@@ -45,7 +45,7 @@ test(`HyperLogLog: exact to 256, at most 1.9 % RMS over ${SETS} sets`, async () 
   expect(exact.length).toBeGreaterThan(10)
   expect(exact.every((e) => e === 0)).toBe(true)
   expect(rms).toBeLessThanOrEqual(0.019)
-})
+}, 900_000)
 
 test('HyperLogLog: exact at 256, a sketch from 257 on, and a duplicate changes nothing', async () => {
   const view = await compile(fixture.tools, 'SELECT approx_count_distinct(b) AS n FROM ev GROUP BY ALL')
