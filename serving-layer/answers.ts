@@ -5,10 +5,11 @@
  */
 import { createHash } from 'node:crypto'
 import { setTimeout as pause } from 'node:timers/promises'
+import type { Header } from '../model/ports/speed-store.ts'
 import { offsetsOf } from '../model/position.ts'
 import { answerSql } from '../model/query/answer-sql.ts'
 import { jsonRows } from '../model/query/json.ts'
-import type { Answer, AsOf, Query, ResolvedQuery } from '../model/query/query.ts'
+import type { Answer, AnswerColumn, AsOf, Query, ResolvedQuery } from '../model/query/query.ts'
 import { resolvedText, resolveQuery } from '../model/query/resolve.ts'
 import { formatTime } from '../model/query/time.ts'
 import type { Token } from '../model/token.ts'
@@ -155,43 +156,71 @@ export const openAnswers = (ctx: ServingContext): Answers => {
       const kept = cache.get(key)
       return kept === undefined ? null : finish(plan, key, kept, 0)
     }
-    const first = await planner.plan(view, query, base, headerOf(view))
+    const headers = new Map<number, Header | null>()
+    const first = await planner.plan(view, query, base, async (partition) => {
+      const header = await headerOf(view)(partition)
+      headers.set(partition, header)
+      return header
+    })
     await approve(view, first, token)
-    const early = await known(first, keyOf(query, request.caller, first))
+    const key = keyOf(query, request.caller, first)
+    const early = await known(first, key)
     if (early !== null) return early
 
-    const opened = await readers.read(view, async (reader) => {
-      const plan = await planner.plan(view, query, base, reader.sync)
-      await approve(view, plan, token)
-      return { plan, base }
-    })
-    const { plan, snapshot, source } = opened
-    const readFrom = performance.now()
-    try {
-      const { sql, columns } = answerSql(view, query, source)
-      const deadlineMs = Math.max(1, Math.round(request.deadline - performance.now()))
-      const signal = request.how.signal
-      const arrays = await readers.guarded(view, () =>
-        snapshot.columns(sql, { deadlineMs, ...(signal === undefined ? {} : { signal }) }),
-      )
-      const rows = jsonRows(columns, arrays)
-      const truncated = query.limit !== null && rows.length > query.limit
-      if (truncated) rows.length = query.limit!
-      const { fromUs, toUs } = query.range
-      const kept: Kept = {
-        columns,
-        rows,
-        asOf: asOfOf(plan),
-        ...(truncated ? { truncated } : {}),
-        ...(request.query.timeRange !== undefined && 'last' in request.query.timeRange
-          ? { timeRange: { from: formatTime(fromUs!), to: formatTime(toUs!) } }
-          : {}),
+    const read = async (transaction: boolean): Promise<Answered> => {
+      const opened = await readers.read(view, transaction, async (reader) => {
+        let moved = false
+        const plan = await planner.plan(view, query, base, async (partition) => {
+          const before = headers.get(partition)
+          const header = await reader.sync(partition, before)
+          moved ||= header !== before
+          headers.set(partition, header)
+          return header
+        })
+        if (moved) await approve(view, plan, token)
+        return { plan, base }
+      })
+      const { plan, snapshot, source, held } = opened
+      const readFrom = performance.now()
+      try {
+        const { sql, columns } = answerSql(view, query, source)
+        const deadlineMs = Math.max(1, Math.round(request.deadline - performance.now()))
+        const { signal } = request.how
+        const arrays = await readers.guarded(view, () =>
+          snapshot.columns(sql, { deadlineMs, ...(signal === undefined ? {} : { signal }) }),
+        )
+        // The copy was changed for another query while this one read: once more, in a transaction of its own.
+        if (!held()) return await read(true)
+        const kept = keptOf(request, query, plan, columns, arrays)
+        const own = keyOf(query, request.caller, plan)
+        cache.set(own, kept)
+        return await finish(plan, own, kept, performance.now() - readFrom)
+      } finally {
+        await snapshot.end()
       }
-      const key = keyOf(query, request.caller, plan)
-      cache.set(key, kept)
-      return await finish(plan, key, kept, performance.now() - readFrom)
-    } finally {
-      await snapshot.end()
+    }
+    return read(false)
+  }
+
+  const keptOf = (
+    request: Request,
+    query: ResolvedQuery,
+    plan: Plan,
+    columns: AnswerColumn[],
+    arrays: unknown[][],
+  ): Kept => {
+    const rows = jsonRows(columns, arrays)
+    const truncated = query.limit !== null && rows.length > query.limit
+    if (truncated) rows.length = query.limit!
+    const { fromUs, toUs } = query.range
+    return {
+      columns,
+      rows,
+      asOf: asOfOf(plan),
+      ...(truncated ? { truncated } : {}),
+      ...(request.query.timeRange !== undefined && 'last' in request.query.timeRange
+        ? { timeRange: { from: formatTime(fromUs!), to: formatTime(toUs!) } }
+        : {}),
     }
   }
 

@@ -10,11 +10,24 @@ import type { Base, Plan } from './plan.ts'
 import { openSnapshots, type Snapshot, type Snapshots } from './snapshots.ts'
 import { openViewReader, type ViewReader } from './view-reader.ts'
 
-export type Opened = { plan: Plan; snapshot: Snapshot; source: string }
+export type Opened = {
+  plan: Plan
+  snapshot: Snapshot
+  source: string
+  /** Whether both tables stood still since they were planned: always so in a transaction. */
+  held(): boolean
+}
 
 export type Readers = {
-  /** Plans under the reader's lock, then opens a snapshot of exactly what was planned. The caller ends it. */
-  read(view: View, plan: (reader: ViewReader) => Promise<{ plan: Plan; base: Base }>): Promise<Opened>
+  /**
+   * Plans under the reader's lock, then opens a snapshot of exactly what was planned. The caller ends it.
+   * Without `transaction` (which costs three statements) the caller reads by one statement and believes it iff `held()` after it.
+   */
+  read(
+    view: View,
+    transaction: boolean,
+    plan: (reader: ViewReader) => Promise<{ plan: Plan; base: Base }>,
+  ): Promise<Opened>
   /** Runs a read of an open snapshot; an engine that lost its tables becomes a misfit. */
   guarded<T>(view: View, run: () => Promise<T>): Promise<T>
   /** Bytes of published parts in memory. */
@@ -86,7 +99,7 @@ export const openReaders = (ctx: ServingContext): Readers => {
   }
 
   return {
-    read: async (view, makePlan) => {
+    read: async (view, transaction, makePlan) => {
       if (!isOpen) throw closed()
       const { key, reader } = readerOf(view)
       try {
@@ -96,8 +109,9 @@ export const openReaders = (ctx: ServingContext): Readers => {
           const { plan, base } = await makePlan(own)
           const room = Math.floor(budget / Math.max(1, readers.size))
           const source = await own.source(base, plan.files, plan.partitions, room)
-          const snapshot = await snapshots.open(own.touch)
-          return { plan, snapshot, source }
+          const changes = own.changes()
+          const snapshot = transaction ? await snapshots.open(own.touch) : await snapshots.plain()
+          return { plan, snapshot, source, held: () => transaction || own.changes() === changes }
         })
       } catch (error) {
         // A misfit leaves the copy as good as it was; anything else leaves it unknown.

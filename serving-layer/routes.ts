@@ -114,9 +114,7 @@ const queryRoutes = (app: FastifyInstance, serving: Serving, metrics: QueryMetri
     async (request) => {
       // A plan tells sizes of what forced filters hide.
       if (request.auth.where !== undefined && !allows(request.auth, 'admin', null)) throw forbidden('admin', null)
-      return answered(async () =>
-        explainedJson(await serving.explain(request.body as Query, callerOf(request.auth))),
-      )
+      return answered(async () => explainedJson(await serving.explain(request.body as Query, callerOf(request.auth))))
     },
   )
 }

@@ -26,8 +26,13 @@ type Part = { id: number; bytes: number; usedAt: number }
 export type ViewReader = {
   view: View
   locked: Mutex
-  /** Brings the copy of a partition to the stored header. To be called under the lock. Throws a misfit. */
-  sync(partition: number): Promise<Header | null>
+  /**
+   * Brings the copy of a partition to the stored header, or to a later one than `header`, which was read a moment ago.
+   * To be called under the lock. Throws a misfit.
+   */
+  sync(partition: number, header?: Header | null): Promise<Header | null>
+  /** Grows before every change of the tables. */
+  changes(): number
   /** Parenthesised SELECT of the plan's cells, valid in a snapshot opened under the same lock. Loads parts while there is room. */
   source(base: Base, files: PartFile[], partitions: PartitionPlan[], room: number): Promise<string>
   /** A statement that makes a transaction take its snapshot. */
@@ -75,9 +80,12 @@ export const openViewReader = async (
     partitions.set(partition, next)
   }
 
-  const sync = async (partition: number): Promise<Header | null> => {
+  const sync: ViewReader['sync'] = async (partition, known) => {
     const key = { dataset: view.dataset, partition }
-    let header = await ctx.speed.header(key)
+    const local = partitions.get(partition)
+    // Another query may have brought the copy beyond that header meanwhile: it never goes back.
+    const usable = known && (local === undefined || known.position.offset >= local.position.offset)
+    let header = usable ? known : await ctx.speed.header(key)
     let draft = draftOf(partitions.get(partition))
     let anew = false
     for (let round = 0; round < MAX_ROUNDS; round++) {
@@ -175,6 +183,7 @@ export const openViewReader = async (
     view,
     locked: mutex(),
     sync,
+    changes: () => tables.changes(),
     source,
     touch: `SELECT (SELECT count(*) FROM (SELECT 1 FROM ${tables.speed} LIMIT 1)) + (SELECT count(*) FROM (SELECT 1 FROM ${tables.batch} LIMIT 1))`,
     bytes: () => held,

@@ -3,6 +3,7 @@
  * parts. Invariant: rows are changed only inside one transaction of the table's single writer, so that a query's snapshot
  * shows each side as it was planned.
  */
+import { rmSync, writeFileSync } from 'node:fs'
 import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Engine, Session } from '../engine/engine.ts'
@@ -26,6 +27,8 @@ export type ViewTables = {
   speed: string
   batch: string
   names: string
+  /** Grows before every change: a statement during which it stood still saw one state of both tables. */
+  changes(): number
   changeSpeed(changes: SpeedChange[], dropEpochs: number[]): Promise<void>
   loadPart(part: number, path: string): Promise<void>
   dropParts(parts: number[]): Promise<void>
@@ -33,6 +36,7 @@ export type ViewTables = {
 }
 
 const LOAD_BYTES = 16 * 1024 * 1024
+const SMALL_BYTES = 1024 * 1024
 const REWRITE_ROWS = 50_000
 
 let serial = 0
@@ -47,6 +51,7 @@ export const openViewTables = async (engine: Engine, view: View): Promise<ViewTa
     .map((c) => ident(c.name))
     .join(', ')
   const deleted = { [speed]: 0, [batch]: 0 }
+  let changes = 0
   const list = `${columns}${columns ? ', ' : ''}`
   await session.run(`CREATE TABLE ${speed} (${list}_epoch INTEGER, _block VARCHAR)`)
   await session.run(`CREATE TABLE ${batch} (${list}_part INTEGER)`)
@@ -78,11 +83,13 @@ export const openViewTables = async (engine: Engine, view: View): Promise<ViewTa
     speed,
     batch,
     names,
-    changeSpeed: async (changes, dropEpochs) => {
-      const puts = changes.flatMap((c) => c.put.map((block) => ({ epoch: c.epoch, block })))
+    changes: () => changes,
+    changeSpeed: async (wanted, dropEpochs) => {
+      changes++
+      const puts = wanted.flatMap((c) => c.put.map((block) => ({ epoch: c.epoch, block })))
       await transaction(async () => {
         if (dropEpochs.length > 0) await remove(speed, `_epoch IN (${dropEpochs.join(', ')})`)
-        for (const { epoch, put, gone } of changes) {
+        for (const { epoch, put, gone } of wanted) {
           const ids = [...put.map((b) => b.id), ...gone]
           for (let i = 0; i < ids.length; i += 1_000)
             await remove(
@@ -104,14 +111,17 @@ export const openViewTables = async (engine: Engine, view: View): Promise<ViewTa
       await tidy(speed)
     },
     loadPart: async (part, path) => {
+      changes++
       const source = parquetSource([{ path, sha256: '' }])
       await session.run(`INSERT INTO ${batch} SELECT ${loadList(cellColumns(view))}, ${part} AS _part FROM ${source}`)
     },
     dropParts: async (parts) => {
+      changes++
       if (parts.length > 0) await remove(batch, `_part IN (${parts.join(', ')})`)
       await tidy(batch)
     },
     close: async () => {
+      changes++
       await session.run(`DROP TABLE IF EXISTS ${speed}`).catch(() => undefined)
       await session.run(`DROP TABLE IF EXISTS ${batch}`).catch(() => undefined)
       session.close()
@@ -127,9 +137,13 @@ const insertBlocks = async (
   names: string,
   puts: { epoch: number; block: Block }[],
 ): Promise<void> => {
+  const small = puts.reduce((sum, p) => sum + p.block.bytes.byteLength, 0) < SMALL_BYTES
   const file = join(engine.scratchDir, `follow-${crypto.randomUUID()}.ndjson`)
   try {
-    await writeFile(file, Buffer.concat(puts.map((p) => p.block.bytes)))
+    const bytes = Buffer.concat(puts.map((p) => p.block.bytes))
+    // A small file in memory is written sooner than it is handed to another thread.
+    if (small) writeFileSync(file, bytes)
+    else await writeFile(file, bytes)
     if (puts.length === 1) {
       const { epoch, block } = puts[0]!
       await session.run(
@@ -150,6 +164,7 @@ const insertBlocks = async (
       `INSERT INTO ${table} SELECT ${columns}start._epoch, start._block FROM ${cells} cell ASOF JOIN (VALUES ${starts.join(', ')}) start(_first, _epoch, _block) ON cell._line >= start._first`,
     )
   } finally {
-    await rm(file, { force: true })
+    if (small) rmSync(file, { force: true })
+    else await rm(file, { force: true })
   }
 }
