@@ -96,7 +96,8 @@ export const dissect = (source: Source, select: Select, dataset: Dataset): Parts
     const column = byLower.get(name.toLowerCase())
     if (column) {
       columns.add(column.name)
-      const bounded = column.name === dataset.eventTime
+      // The decoder takes years 0001 to 9999, or epoch numbers to 9e18 µs: far enough from the ends of the calendar.
+      const bounded = column.type === 'TIMESTAMPTZ' || column.type === 'DATE'
       return { tree: columnNode(column.name), type: { ...typeOf(column.type), bounded }, constant: false }
     }
     if (name.toLowerCase() === HIDDEN_TIME) {

@@ -46,6 +46,12 @@ const fits = (slot: Slot, a: Argument): boolean => {
   }
 }
 
+/** Dates far beyond year 9999 (from a cast of text; columns have none) break calendar functions. */
+const endless = (args: Argument[]): string | undefined =>
+  args.some((a) => a.type.kind === 'DATE' && !a.type.bounded && !a.constant)
+    ? 'a date may lie beyond the calendar'
+    : undefined
+
 /** Fixed slots, of which the last `optional` may be missing. */
 const rule = (
   usage: string,
@@ -58,7 +64,11 @@ const rule = (
     const least = slots.length - (options.optional ?? 0)
     if (args.length < least || args.length > slots.length) return null
     if (!args.every((a, i) => fits(slots[i]!, a))) return null
-    return { type, partial: options.partial, casts: args.map((_, i) => (slots[i] === 'double' ? DOUBLE : null)) }
+    return {
+      type,
+      partial: options.partial ?? endless(args),
+      casts: args.map((_, i) => (slots[i] === 'double' ? DOUBLE : null)),
+    }
   },
 })
 
@@ -150,7 +160,7 @@ const datePart: FunctionRule = {
   apply: ([part, time, ...rest]) => {
     const type = part?.text === undefined ? undefined : PARTS[part.text.toLowerCase()]
     if (!type || !time || rest.length || !fits('time', time)) return null
-    return { type }
+    return { type, partial: endless([time]) }
   },
 }
 
@@ -160,7 +170,7 @@ const dateTrunc: FunctionRule = {
     if (unit?.text === undefined || !TRUNCATIONS.includes(unit.text.toLowerCase())) return null
     if (!time || rest.length || !fits('time', time)) return null
     return {
-      type: plain(time.type.kind === 'TIMESTAMPTZ' ? 'TIMESTAMPTZ' : 'TIMESTAMP'),
+      type: { ...plain(time.type.kind === 'TIMESTAMPTZ' ? 'TIMESTAMPTZ' : 'TIMESTAMP'), bounded: time.type.bounded },
       partial: time.type.bounded ? undefined : 'a time at the end of the calendar cannot be truncated',
     }
   },

@@ -184,7 +184,7 @@ const checkCast = (scope: Scope, node: Node): Checked => {
     })
   const tree = withAlias({ ...node, child: child.tree }, '')
   const total = node.try_cast === true || castIsTotal(child.type, type)
-  const bounded = child.type.bounded && (type.kind === 'TIMESTAMP' || type.kind === 'TIMESTAMPTZ')
+  const bounded = child.type.bounded && ['DATE', 'TIMESTAMP', 'TIMESTAMPTZ'].includes(type.kind)
   const result: Checked = {
     tree: child.type.sql === type.sql ? withAlias(child.tree, '') : tree,
     type: bounded ? { ...type, bounded } : total ? castBounds(child.type, type) : type,

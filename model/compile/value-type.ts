@@ -27,7 +27,7 @@ export type ValueType = {
   lo: bigint
   hi: bigint
   scale: number
-  /** Of a time: within the years 0001 to 9999, so that calendar arithmetic cannot leave the calendar. */
+  /** Of a time: at least a thousand years from both ends of the calendar, so that calendar arithmetic cannot leave it. */
   bounded?: boolean
 }
 
@@ -108,6 +108,8 @@ export const rescaled = (t: ValueType, scale: number): { lo: bigint; hi: bigint 
   return { lo: t.lo / factor - 1n, hi: t.hi / factor + 1n }
 }
 
+const isTime = (t: ValueType): boolean => t.kind === 'TIMESTAMPTZ' || t.kind === 'TIMESTAMP'
+
 /** Whether every value of `from` can be cast to `to` without an error. */
 export const castIsTotal = (from: ValueType, to: ValueType): boolean => {
   if (from.sql === to.sql || from.kind === 'NULL' || to.kind === 'VARCHAR') return true
@@ -117,8 +119,9 @@ export const castIsTotal = (from: ValueType, to: ValueType): boolean => {
   }
   if (isExact(from)) return to.kind === 'DOUBLE' || (from.kind === 'INTEGER' && to.kind === 'BOOLEAN')
   if (from.kind === 'BOOLEAN') return to.kind === 'INTEGER' || to.kind === 'DOUBLE'
-  if (from.kind === 'TIMESTAMPTZ') return to.kind === 'DATE' || to.kind === 'TIMESTAMP'
-  if (from.kind === 'TIMESTAMP') return to.kind === 'DATE' || to.kind === 'TIMESTAMPTZ'
+  if (from.kind === 'TIMESTAMPTZ' || from.kind === 'TIMESTAMP')
+    return to.kind === 'DATE' || (isTime(to) && from.bounded === true)
+  if (from.kind === 'DATE') return isTime(to) && from.bounded === true
   return false
 }
 
@@ -150,5 +153,5 @@ export const commonType = (a: ValueType, b: ValueType): ValueType | null => {
     return precision > 38 ? null : decimalType(precision, scale, lo, hi)
   }
   if (isNumber(a) && isNumber(b)) return DOUBLE
-  return a.kind === b.kind ? a : null
+  return a.kind === b.kind ? { ...a, bounded: a.bounded === true && b.bounded === true } : null
 }

@@ -115,6 +115,10 @@ const REFUSED: [string, string, number, RegExp, RegExp][] = [
   [view('count(*) AS n', 'WHERE s::INTEGER > 1'), 'PARTIAL', 3, /INTEGER/, /TRY_CAST/],
   [view('count(*) FILTER (WHERE ln(x) > 1) AS n'), 'PARTIAL', 2, /ln/, /TRY/],
   [view("first(dt + INTERVAL '1 day') AS n"), 'PARTIAL', 2, /calendar/, /TRY/],
+  [view('max(epoch_us(TRY_CAST(s AS DATE))) AS n'), 'PARTIAL', 2, /calendar/, /TRY/],
+  [view('max(week(coalesce(dt, TRY_CAST(s AS DATE)))) AS n'), 'PARTIAL', 2, /calendar/, /TRY/],
+  [view('first(CAST(TRY_CAST(s AS TIMESTAMPTZ)::TIMESTAMP AS DATE)) AS n'), 'PARTIAL', 2, /TIMESTAMP/, /TRY_CAST/],
+  [view("first(timezone('UTC', TRY_CAST(s AS TIMESTAMPTZ))::DATE) AS n"), 'PARTIAL', 2, /calendar/, /TRY/],
   // types
   [view('x AS spot, count(*) AS n'), 'DIMENSION', 2, /DOUBLE/, /DECIMAL|classes/],
   [view('j AS spot, count(*) AS n'), 'DIMENSION', 2, /JSON/, /->>/],
