@@ -68,7 +68,7 @@ export const decodeBatch = async (
   }
   if (outcome === null) throw new Error('lines that can be read alone cannot be read together')
   const dead = [...lines.dead].map(([n, reason]) => deadEvent(lines, n, reason, null))
-  if (outcome.misfits.length > 0) dead.push(...(await explainMisfits(context, outcome.misfits)))
+  if (outcome.misfits.length > 0) for (const event of await explainMisfits(context, outcome.misfits)) dead.push(event)
   return { rows: outcome.rows, dead: dead.sort((a, b) => a.row - b.row) }
 }
 

@@ -45,15 +45,21 @@ export const scanLines = (records: BatchRecord[]): Lines => {
   return lines
 }
 
+const bufferOf = (bytes: Uint8Array): Buffer =>
+  Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+
 const scanRecord = (lines: Lines, record: BatchRecord, r: number): void => {
-  let text = Buffer.from(record.bytes.buffer, record.bytes.byteOffset, record.bytes.byteLength)
-  if (record.events === 1) text = asOneDocument(text)
+  let text = bufferOf(record.bytes)
+  let next = text.indexOf(NEWLINE)
+  if (record.events === 1 && next >= 0 && next < text.length - 1) {
+    text = asOneDocument(text, next)
+    next = text.indexOf(NEWLINE)
+  }
   lines.texts.push(text)
   const clean = isUtf8(text)
   let index = 0
   for (let from = 0; from < text.length; ) {
-    const found = text.indexOf(NEWLINE, from)
-    const to = found < 0 ? text.length : found
+    const to = next < 0 ? text.length : next
     let first = from
     while (first < to && isBlank(text[first]!)) first++
     if (first < to) {
@@ -69,28 +75,23 @@ const scanRecord = (lines: Lines, record: BatchRecord, r: number): void => {
       }
     }
     from = to + 1
+    next = from < text.length ? text.indexOf(NEWLINE, from) : -1
   }
 }
 
 const grow = (lines: Lines): void => {
   for (const key of ['record', 'index', 'start', 'end'] as const) {
-    const wider = new Int32Array(lines.record.length * 2)
-    if (key === 'record') continue
+    const wider = new Int32Array(lines[key].length * 2)
     wider.set(lines[key])
     lines[key] = wider
   }
-  const wider = new Int32Array(lines.record.length * 2)
-  wider.set(lines.record)
-  lines.record = wider
 }
 
 /**
  * A record of one event may come from a foreign producer, with line breaks inside its document: tried as one document
  * first. Between the tokens of JSON a line break is a blank; inside a string it is an error either way.
  */
-const asOneDocument = (text: Buffer): Buffer => {
-  const first = text.indexOf(NEWLINE)
-  if (first < 0) return text
+const asOneDocument = (text: Buffer, first: number): Buffer => {
   let last = text.length - 1
   while (last >= 0 && (text[last] === NEWLINE || isBlank(text[last]!))) last--
   if (first > last) return text
