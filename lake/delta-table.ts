@@ -60,6 +60,9 @@ export const openDeltaTable = (context: DeltaContext, root: string): DeltaTable 
     // No entry 0 and no checkpoint of ours: a new table, or one whose old entries another engine cleaned up.
     const [any] = await store.list(`${root}/_delta_log/`)
     if (any === undefined) return null
+    // Another writer made the table since we looked for its first entry.
+    const made = await advance(null)
+    if (made !== null) return made
     const foreign = await openCheckpoint(store, engine, root, true)
     if (foreign !== null) return advance(foreign)
     throw new WeirError({

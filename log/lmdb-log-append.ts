@@ -63,7 +63,8 @@ export const openAppender = (db: LogDatabase, options: AppenderOptions): Appende
     const done: { job: Job; after: () => void }[] = []
     const refused: { job: Job; error: unknown }[] = []
     try {
-      await db.transaction(() => {
+      // A child transaction is taken back when this throws; a plain one would keep what was put before.
+      await db.childTransaction(() => {
         for (const job of group) {
           try {
             done.push({ job, after: job.write() })
