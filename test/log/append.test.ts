@@ -18,11 +18,11 @@ const make = async (options: Partial<AppenderOptions> = {}) => {
   const watched = new Proxy(db, {
     get: (target, name) => {
       if (name === 'flushed') return seen.flush()
-      if (name === 'transaction')
+      if (name === 'childTransaction')
         return async (work: () => unknown) => {
           seen.transactions++
           if (seen.fail !== undefined) throw seen.fail
-          return target.transaction(work)
+          return target.childTransaction(work)
         }
       const value: unknown = Reflect.get(target, name, target)
       return typeof value === 'function' ? value.bind(target) : value
