@@ -19,7 +19,7 @@ export const BARE_QUERIES: { name: string; query: Record<string, unknown>; sql: 
   {
     name: 'revenue by day of all 30 days',
     query: { view: 'by_minute', grain: '1 day', measures: ['event_count', 'revenue', 'greatest'] },
-    sql: `SELECT time_bucket(INTERVAL '1 day', _bucket) AS minute, sum(event_count) AS event_count, sum(revenue) AS revenue, max(greatest) AS greatest
+    sql: `SELECT make_timestamptz(epoch_us(_bucket) // 86400000000 * 86400000000) AS minute, sum(event_count) AS event_count, sum(revenue) AS revenue, max(greatest) AS greatest
       FROM by_minute_cells GROUP BY 1 ORDER BY 1 LIMIT 1000`,
   },
   {
