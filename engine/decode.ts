@@ -3,17 +3,17 @@
  * Invariant: never throws for what events contain. Each event is either a row of the table or one dead event with its
  * reason, and which of the two does not depend on what else is in the batch.
  */
-import { closeSync, openSync, unlinkSync, writeSync } from 'node:fs'
-import { join } from 'node:path'
+import { unlinkSync } from 'node:fs'
 import type { Dataset } from '../model/dataset.ts'
-import { decodeSql, readSql, suspectsSql, verdictOf } from '../model/decode/decode-sql.ts'
-import { expectedOf } from '../model/decode/type-table.ts'
+import { decodeSql, suspectsSql } from '../model/decode/decode-sql.ts'
 import { ident } from '../model/ident.ts'
+import { type DeadEvent, deadEvent, explainMisfits, jsonFields, type Misfit, unreadable } from './dead-events.ts'
 import type { Engine, Session } from './engine.ts'
-import { extraFields } from './extra-fields.ts'
-import { type BatchRecord, type DeadReason, type Lines, scanLines, shorten } from './lines.ts'
+import { withFile, writeExtra } from './line-files.ts'
+import { type BatchRecord, type Lines, scanLines } from './lines.ts'
 import { type BatchPositions, rowNumbers } from './row-numbers.ts'
 
+export type { DeadEvent } from './dead-events.ts'
 export type { BatchRecord } from './lines.ts'
 
 export type DecodeBatchOptions = {
@@ -25,19 +25,6 @@ export type DecodeBatchOptions = {
   extra?: boolean
   /** Per record; adds _partition, _offset, _index (BIGINT) and _append_time (TIMESTAMPTZ). */
   positions?: BatchPositions
-}
-
-export type DeadEvent = {
-  /** The event's number in the batch. */
-  row: number
-  /** The record's number in the batch, and the event's number in the record. */
-  record: number
-  index: number
-  code: string
-  column: string | null
-  expected: string
-  got: string
-  raw: Uint8Array
 }
 
 type Context = { engine: Engine; session: Session; dataset: Dataset; options: DecodeBatchOptions; lines: Lines }
@@ -80,96 +67,16 @@ const living = (lines: Lines): Int32Array => {
   return alive
 }
 
-const NEWLINE = 10
-/** A buffer for writing that is larger than this is not kept. */
-const MAX_KEPT_BUFFER = 64 * 1024 * 1024
-
-let files = 0
-const scratchFile = (engine: Engine): string => join(engine.scratchDir, `events-${process.pid}-${files++}.ndjson`)
-
-/** Writes lines into a file in memory for the time of `use`. */
-const withFile = async <T>(context: Context, events: Int32Array, use: (file: string) => Promise<T>): Promise<T> => {
-  const file = scratchFile(context.engine)
-  writeLines(file, context.lines, events)
-  try {
-    return await use(file)
-  } finally {
-    unlinkSync(file)
-  }
-}
-
-let buffer = Buffer.allocUnsafeSlow(1 << 16)
-
-/** Copies the lines into one buffer, each ended by a line break, and writes that. Synchronous: the buffer is shared. */
-const writeLines = (file: string, lines: Lines, events: Int32Array): void => {
-  let size = 0
-  for (let k = 0; k < events.length; k++) size += lines.end[events[k]!]! - lines.start[events[k]!]! + 1
-  if (buffer.length < size)
-    buffer = Buffer.allocUnsafeSlow(Math.max(size, Math.min(buffer.length * 2, MAX_KEPT_BUFFER)))
-  const out = buffer
-  let at = 0
-  for (let k = 0; k < events.length; k++) {
-    // Neighbours with nothing but one line break between them go as one piece.
-    const first = events[k]!
-    let last = first
-    while (
-      k + 1 < events.length &&
-      events[k + 1] === last + 1 &&
-      lines.record[last + 1] === lines.record[first] &&
-      lines.start[last + 1] === lines.end[last]! + 1
-    )
-      last = events[++k]!
-    const end = lines.end[last]!
-    const text = lines.texts[lines.record[first]!]!
-    at += text.copy(out, at, lines.start[first]!, end)
-    out[at++] = NEWLINE
-  }
-  const fd = openSync(file, 'w')
-  try {
-    for (let from = 0; from < at; ) from += writeSync(fd, out, from, at - from)
-  } finally {
-    closeSync(fd)
-  }
-  if (buffer.length > MAX_KEPT_BUFFER) buffer = Buffer.allocUnsafeSlow(1 << 16)
-}
-
-/** One line for each event: the object of its unknown fields. */
-const writeExtra = (context: Context, events: Int32Array): string => {
-  const { lines, dataset } = context
-  const declared = new Set(dataset.columns.map((c) => c.name))
-  const file = scratchFile(context.engine)
-  let text = ''
-  const fd = openSync(file, 'w')
-  try {
-    for (const n of events) {
-      text += `${extraFields(lines.texts[lines.record[n]!]!, lines.start[n]!, lines.end[n]!, declared)}\n`
-      if (text.length < EXTRA_CHUNK) continue
-      writeText(fd, text)
-      text = ''
-    }
-    writeText(fd, text)
-  } finally {
-    closeSync(fd)
-  }
-  return file
-}
-
-const EXTRA_CHUNK = 1 << 20
-const writeText = (fd: number, text: string): void => {
-  const bytes = Buffer.from(text)
-  for (let from = 0; from < bytes.length; ) from += writeSync(fd, bytes, from)
-}
-
-type Outcome = { rows: number; misfits: { row: number; verdict: number }[] }
+type Outcome = { rows: number; misfits: Misfit[] }
 
 /** Decodes lines that are thought readable into the table; null when the read as a whole fails. */
 const decodeLines = async (context: Context, events: Int32Array): Promise<Outcome | null> => {
   const { session, dataset, options, lines } = context
   if (options.table === undefined) return judgeLines(context, events)
   const table = ident(options.table)
-  return withFile(context, events, async (file) => {
+  return withFile(context.engine, context.lines, events, async (file) => {
     const numbers = await rowNumbers(session, lines, events, options.positions)
-    const extraFile = options.extra ? writeExtra(context, events) : undefined
+    const extraFile = options.extra ? writeExtra(context.engine, dataset, lines, events) : undefined
     const decoded = decodeSql(dataset, file, {
       ...(options.columns ? { columns: options.columns } : {}),
       ...(extraFile === undefined ? {} : { extraFile }),
@@ -188,7 +95,7 @@ const decodeLines = async (context: Context, events: Int32Array): Promise<Outcom
       `SELECT count(*) AS rows, count(*) FILTER (_verdict <> 0) AS bad, count(*) FILTER (_verdict IS NULL OR _row IS NULL) AS odd FROM ${table}`,
     )
     if (Number(counted!.rows) !== events.length || Number(counted!.odd) !== 0) return null
-    let misfits: Outcome['misfits'] = []
+    let misfits: Misfit[] = []
     if (Number(counted!.bad) > 0) {
       const found = await session.columns(`SELECT _row, _verdict FROM ${table} WHERE _verdict <> 0 ORDER BY _row`)
       misfits = (found[0] as bigint[]).map((row, i) => ({ row: Number(row), verdict: Number(found[1]![i]) }))
@@ -201,7 +108,7 @@ const decodeLines = async (context: Context, events: Int32Array): Promise<Outcom
 
 /** The verdicts of the same statement, with nothing kept: the engine computes no value that no verdict needs. */
 const judgeLines = (context: Context, events: Int32Array): Promise<Outcome | null> =>
-  withFile(context, events, async (file) => {
+  withFile(context.engine, context.lines, events, async (file) => {
     const { session, dataset } = context
     const decoded = decodeSql(dataset, file, { columns: [] })
     let counted: { rows: string; bad: string; odd: string } | undefined
@@ -229,7 +136,7 @@ const isUnreadable = (error: unknown): boolean =>
 /** Marks the lines that the engine's own parser names as unreadable. */
 const nameUnreadable = async (context: Context, events: Int32Array): Promise<void> => {
   const { session, dataset, lines } = context
-  const [numbers = [], twice = []] = await withFile(context, events, (file) =>
+  const [numbers = [], twice = []] = await withFile(context.engine, context.lines, events, (file) =>
     session.numbers(suspectsSql(dataset, file)),
   )
   for (let i = 0; i < numbers.length; i++) {
@@ -251,7 +158,7 @@ const bisect = async (context: Context, events: Int32Array): Promise<void> => {
 }
 
 const canRead = (context: Context, events: Int32Array): Promise<boolean> =>
-  withFile(context, events, async (file) => {
+  withFile(context.engine, context.lines, events, async (file) => {
     try {
       const [read] = await context.session.rows<{ _lines: string }>(
         `SELECT count(COLUMNS(*)), count(*) AS _lines FROM ${jsonFields(context.dataset, file)}`,
@@ -262,81 +169,3 @@ const canRead = (context: Context, events: Int32Array): Promise<boolean> =>
       throw error
     }
   })
-
-const jsonFields = (dataset: Dataset, file: string): string =>
-  readSql(
-    file,
-    dataset.columns.map((c) => ({ name: c.name, type: 'JSON' })),
-  )
-
-const textOf = (lines: Lines, n: number): Buffer =>
-  lines.texts[lines.record[n]!]!.subarray(lines.start[n], lines.end[n])
-
-const unreadable = (lines: Lines, n: number, twice: boolean): DeadReason => ({
-  code: twice ? 'WEIR_DECODE_KEY_TWICE' : 'WEIR_DECODE_JSON',
-  expected: twice ? 'each declared column at most once' : 'one JSON object on one line',
-  got: shorten(textOf(lines, n).toString('utf8', 0, 800)),
-})
-
-const deadEvent = (lines: Lines, n: number, reason: DeadReason, column: string | null): DeadEvent => ({
-  row: n,
-  record: lines.record[n]!,
-  index: lines.index[n]!,
-  code: reason.code,
-  column,
-  expected: reason.expected,
-  got: reason.got,
-  raw: new Uint8Array(lines.raw[lines.record[n]!]!.subarray(lines.start[n], lines.end[n])),
-})
-
-/** Reasons for readable events that do not fit, with the fields in the engine's words. */
-const explainMisfits = async (context: Context, misfits: Outcome['misfits']): Promise<DeadEvent[]> => {
-  const { session, dataset, lines } = context
-  const events = Int32Array.from(misfits, (m) => m.row)
-  const fields = await withFile(context, events, (file) =>
-    session.columns(`SELECT * FROM ${jsonFields(dataset, file)}`),
-  )
-  return misfits.map((m, i) => {
-    const { kind, column: number } = verdictOf(m.verdict)
-    const column = dataset.columns[number]!
-    const got = fields[number]![i]
-    const text = got === null || got === undefined ? 'nothing' : shorten(String(got))
-    switch (kind) {
-      case 'type':
-        return deadEvent(
-          lines,
-          m.row,
-          { code: 'WEIR_DECODE_TYPE', expected: expectedOf(column), got: text },
-          column.name,
-        )
-      case 'missing':
-        return deadEvent(
-          lines,
-          m.row,
-          { code: 'WEIR_DECODE_MISSING', expected: `${expectedOf(column)}; required`, got: text },
-          column.name,
-        )
-      case 'eventTime': {
-        const { from, to } = dataset.eventTimeRangeUs
-        const iso = (us: bigint): string => new Date(Number(us / 1000n)).toISOString()
-        return deadEvent(
-          lines,
-          m.row,
-          { code: 'WEIR_DECODE_EVENT_TIME', expected: `a time from ${iso(from)} to before ${iso(to)}`, got: text },
-          column.name,
-        )
-      }
-      default:
-        return deadEvent(
-          lines,
-          m.row,
-          {
-            code: 'WEIR_DECODE_UNKNOWN_FIELD',
-            expected: `only ${shorten(dataset.columns.map((c) => c.name).join(', '))}`,
-            got: shorten(textOf(lines, m.row).toString('utf8', 0, 800)),
-          },
-          null,
-        )
-    }
-  })
-}

@@ -38,18 +38,39 @@ const valueEnd = (text: Uint8Array, at: number, end: number): number => {
   return end
 }
 
-const keyOf = (raw: string): string => {
-  if (!raw.includes('\\')) return raw
+/** Whether the bytes are the name. */
+const isName = (text: Uint8Array, from: number, to: number, name: Uint8Array): boolean => {
+  if (to - from !== name.length) return false
+  for (let i = 0; i < name.length; i++) if (text[from + i] !== name[i]) return false
+  return true
+}
+
+/** A key that is written with escapes, as text; null when it has none. */
+const escapedKey = (text: Buffer, from: number, to: number): string | null => {
+  let at = from
+  while (at < to && text[at] !== BACKSLASH) at++
+  if (at === to) return null
   try {
-    return JSON.parse(`"${raw}"`) as string
+    return JSON.parse(`"${text.toString('utf8', from, to)}"`) as string
   } catch {
-    return raw
+    return null
   }
 }
 
-/** Text of the undeclared members as one object, '{}' when there are none. `declared` are ASCII names. */
-export const extraFields = (text: Buffer, start: number, end: number, declared: Set<string>): string => {
+export type Declared = { names: Uint8Array[]; texts: Set<string> }
+
+/** Names of declared columns: ASCII. */
+export const declaredNames = (names: string[]): Declared => ({
+  names: names.map((n) => Buffer.from(n)),
+  texts: new Set(names),
+})
+
+/** Text of the undeclared members as one object, '{}' when there are none. */
+export const extraFields = (text: Buffer, start: number, end: number, declared: Declared): string => {
+  const { names, texts } = declared
   let out = ''
+  // Members mostly come in the order of the definition: the next name is tried first.
+  let guess = 0
   let i = start + 1
   while (i < end) {
     while (i < end && (isBlank(text[i]) || text[i] === COMMA)) i++
@@ -60,7 +81,14 @@ export const extraFields = (text: Buffer, start: number, end: number, declared: 
     while (i < end && (isBlank(text[i]) || text[i] === COLON)) i++
     const from = i
     i = valueEnd(text, i, end)
-    if (declared.has(keyOf(text.toString('latin1', keyStart + 1, keyEnd - 1)))) continue
+    let known = false
+    for (let k = 0; k < names.length && !known; k++) {
+      known = isName(text, keyStart + 1, keyEnd - 1, names[guess]!)
+      guess = guess + 1 === names.length ? 0 : guess + 1
+    }
+    if (known) continue
+    const key = escapedKey(text, keyStart + 1, keyEnd - 1)
+    if (key !== null && texts.has(key)) continue
     let to = i
     while (to > from && isBlank(text[to - 1])) to--
     out += `${out === '' ? '' : ','}${text.toString('utf8', keyStart, keyEnd)}:${text.toString('utf8', from, to)}`

@@ -73,14 +73,18 @@ export const decodeSql = (dataset: Dataset, file: string, options: DecodeOptions
     ...columns.flatMap((c, i) => (kindOf(c) === 'any' ? [] : [`r${i}`])),
     ...(strict ? ['unknown'] : []),
   ].join(', ')} FROM (${l2})`
-  const kept = keptColumns(dataset, options.columns).map((c) => `v${columns.indexOf(c)} AS ${ident(c.name)}`)
-  const decoded = `SELECT ${[...kept, `${verdictSql(dataset)} AS _verdict`].join(', ')} FROM (${l3})`
+  const keptOnes = keptColumns(dataset, options.columns)
+  const kept = keptOnes.map((c) => `v${columns.indexOf(c)} AS ${ident(c.name)}`)
+  const decoded = `SELECT ${[...kept, `${verdictSql(dataset, keptOnes)} AS _verdict`].join(', ')} FROM (${l3})`
   if (options.extraFile === undefined) return decoded
   return `SELECT d.*, nullif(e.json::VARCHAR, '{}') AS _extra FROM (${decoded}) d POSITIONAL JOIN ${rawSql(options.extraFile)} e`
 }
 
-const verdictSql = (dataset: Dataset): string => {
-  const good: string[] = []
+const verdictSql = (dataset: Dataset, kept: Column[]): string => {
+  // A column of which neither value nor fit is asked would not be read at all, and a second one of its key not seen.
+  const good = dataset.columns.flatMap((c, i) =>
+    kindOf(c) === 'any' && !kept.includes(c) ? [`coalesce(strlen(v${i}), 0) >= 0`] : [],
+  )
   const misfits: string[] = []
   const misfit = (test: string, kind: keyof typeof VERDICT, i: number): void => {
     misfits.push(`WHEN ${test} THEN ${VERDICT[kind] * FACTOR + i}`)
