@@ -48,6 +48,12 @@ export const deadEvent = (lines: Lines, n: number, reason: DeadReason, column: s
   raw: new Uint8Array(lines.raw[lines.record[n]!]!.subarray(lines.start[n], lines.end[n])),
 })
 
+/** A time as people read it; beyond what JavaScript's dates reach, in microseconds. */
+const timeText = (us: bigint): string => {
+  const date = new Date(Number(us / 1000n))
+  return Number.isNaN(date.getTime()) ? `${us} µs since 1970` : date.toISOString()
+}
+
 /** An event's number and its verdict (not good). */
 export type Misfit = { row: number; verdict: number }
 
@@ -83,11 +89,14 @@ export const explainMisfits = async (
         )
       case 'eventTime': {
         const { from, to } = dataset.eventTimeRangeUs
-        const iso = (us: bigint): string => new Date(Number(us / 1000n)).toISOString()
         return deadEvent(
           lines,
           m.row,
-          { code: 'WEIR_DECODE_EVENT_TIME', expected: `a time from ${iso(from)} to before ${iso(to)}`, got: text },
+          {
+            code: 'WEIR_DECODE_EVENT_TIME',
+            expected: `a time from ${timeText(from)} to before ${timeText(to)}`,
+            got: text,
+          },
           column.name,
         )
       }

@@ -8,7 +8,7 @@ import { type DecodeBatchOptions, decodeBatch } from '../../engine/decode.ts'
 import { type Engine, openEngine, type Session } from '../../engine/engine.ts'
 import type { Column, Dataset } from '../../model/dataset.ts'
 import { ident } from '../../model/ident.ts'
-import { type Field, oddLine, type Random, randomOf } from './odd-values.ts'
+import { CORPUS, type Field, oddLine, type Random, randomOf } from './odd-values.ts'
 import { parseJson, type Reading, readEvent, sameNode, type Value } from './reading.ts'
 
 const VALUES = Number(process.env.WEIR_DECODER_VALUES ?? 100_000)
@@ -198,6 +198,30 @@ const check = async (...args: Parameters<typeof differences>): Promise<void> => 
   const found = await differences(...args)
   expect(found.slice(0, 20), `seed ${SEED}`).toEqual([])
 }
+
+test('each value of the corpus in each column', async () => {
+  const r = randomOf(SEED + 2)
+  const dataset = datasetOf('keep', -9_000_000_000_000_000_000n)
+  const events = columns.flatMap((c) =>
+    CORPUS.map((value) => {
+      const others = fields.filter((f) => f.name !== c.name && f.good !== 'null')
+      const bytes = Buffer.from(`{${others.map((f) => `"${f.name}":${f.good},`).join('')}"${c.name}":${value}}`)
+      return { bytes, reading: readEvent(dataset, bytes) }
+    }),
+  )
+  await check(dataset, events, recordsOf(r, events, 100), {})
+  // The readable ones alone too: then no other query names what the first read might have overlooked.
+  const readable = events.filter((e) => e.reading.kind !== 'unreadable')
+  await check(dataset, readable, recordsOf(r, readable, 100), { columns: [] })
+  await check(dataset, readable, recordsOf(r, readable, 100), { judge: true })
+  for (const [i, c] of columns.entries()) {
+    const own = events.slice(i * CORPUS.length, (i + 1) * CORPUS.length)
+    const taken = own.filter(({ reading: q }) => q.kind === 'good' && q.values[i] !== null).length
+    const refused = own.filter(({ reading: q }) => q.kind === 'dead' && q.code === 'WEIR_DECODE_TYPE').length
+    expect(taken, c.name).toBeGreaterThan(1)
+    if (c.type !== 'VARCHAR' && c.type !== 'JSON') expect(refused, c.name).toBeGreaterThan(20)
+  }
+})
 
 test(`${VALUES} odd values: batches of thousands`, async () => {
   const r = randomOf(SEED)
