@@ -100,9 +100,13 @@ export const share =
 export const badOption = (name: string, expected: string, got: string, next?: string): WeirError =>
   new WeirError({ code: 'WEIR_CLI_BAD_OPTION', message: `${name} is not understood.`, expected, got, next })
 
-/** Aborts at the first Ctrl-C or TERM; the second one ends the process as usual. */
+let stopping: AbortController | undefined
+
+/** Aborts at the first Ctrl-C or TERM; the second one ends the process as usual. One for the process. */
 export const stopSignal = (): AbortSignal => {
+  if (stopping) return stopping.signal
   const controller = new AbortController()
+  stopping = controller
   const stop = (): void => controller.abort()
   process.once('SIGINT', stop)
   process.once('SIGTERM', stop)

@@ -2,6 +2,11 @@
 // DuckDB, LMDB and file access share libuv's pool of threads. Its size is read when the pool starts, so it is set before
 // anything else is loaded: with the default of 4, a few long queries would hold up every append.
 process.env.UV_THREADPOOL_SIZE ??= '16'
+// A reader that goes away (`weir query … | head`) is not an error of ours.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0)
+  throw error
+})
 const { run } = await import('./program.ts')
 await run(process.argv)
 

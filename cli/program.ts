@@ -117,11 +117,6 @@ export const exitCodeOf = (error: unknown): number => {
 
 /** Runs one command line and leaves the exit code with the process. */
 export const run = async (argv: string[]): Promise<void> => {
-  // A reader that goes away (`weir query … | head`) is not an error of ours.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(0)
-    throw error
-  })
   try {
     await (await buildProgram(argv[2] ?? '')).parseAsync(argv)
   } catch (error) {

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { MAIN, until } from '../support/server.ts'
-import { weir } from '../support/weir.ts'
+import { weirChild } from '../support/weir.ts'
 
 let folder: string
 beforeEach(async () => {
@@ -15,7 +15,7 @@ beforeEach(async () => {
 afterEach(() => rm(folder, { recursive: true, force: true }))
 
 test('--once: every number compared, nothing left behind', { timeout: 180_000 }, async () => {
-  const { code, out, err } = await weir(['demo', '--once', '--json', '--data', folder])
+  const { code, out, err } = await weirChild(['demo', '--once', '--json', '--data', folder])
   expect(err).toBe('')
   expect(JSON.parse(out)).toMatchObject({ ok: true, differences: [] })
   expect(code).toBe(0)

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { buildProgram } from '../../cli/program.ts'
-import { weir } from '../support/weir.ts'
+import { weir, weirChild } from '../support/weir.ts'
 
 let folder: string
 beforeAll(async () => {
@@ -43,11 +43,11 @@ describe('help and exit codes', () => {
   })
 
   test('wrong use is 2, a version and help are 0, a failure is 1', async () => {
-    expect(await weir(['--version'])).toMatchObject({ code: 0, out: '0.1.0\n' })
+    expect(await weirChild(['--version'])).toMatchObject({ code: 0, out: '0.1.0\n' })
     expect((await weir(['query', '--help'])).out).toContain(
       "weir query revenue_by_country --grain '1 day' --zone Europe/Berlin",
     )
-    const unknown = await weir(['qurey'])
+    const unknown = await weirChild(['qurey'])
     expect(unknown).toMatchObject({ code: 2 })
     expect(unknown.err).toContain('query')
     expect(await weir(['query'])).toMatchObject({ code: 2 })

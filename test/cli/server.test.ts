@@ -7,15 +7,17 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { openEngine } from '../../engine/engine.ts'
 import type { Answer } from '../../model/query/query.ts'
 import { type Server, startServer, until } from '../support/server.ts'
-import { weir } from '../support/weir.ts'
+import { weir, weirChild } from '../support/weir.ts'
 
 let folder: string
 let project: string
 let data: string
 let server: Server | undefined
 
-const run = (args: string[], env?: Record<string, string>, stdin?: string) =>
-  weir([...args, '--project', project, '--data', data], env, stdin)
+const run = (args: string[], env?: Record<string, string>, stdin?: string) => {
+  const whole = [...args, '--project', project, '--data', data]
+  return stdin === undefined ? weir(whole, env) : weirChild(whole, env, stdin)
+}
 const json = async <T>(args: string[], env?: Record<string, string>): Promise<T> => {
   const { code, out, err } = await run([...args, '--json'], env)
   if (code !== 0) throw new Error(`${args.join(' ')}: ${code}\n${out}\n${err}`)
