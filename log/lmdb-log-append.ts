@@ -60,6 +60,12 @@ export const openAppender = (db: LogDatabase, options: AppenderOptions): Appende
       bytes += job.bytes
       group.push(job)
     }
+    if (failed !== undefined) {
+      // A later flush that succeeds says nothing of the pages that an earlier one lost.
+      pendingBytes -= bytes
+      for (const job of group) job.fail(failed)
+      return
+    }
     const done: { job: Job; after: () => void }[] = []
     const refused: { job: Job; error: unknown }[] = []
     try {

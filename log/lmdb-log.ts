@@ -6,7 +6,8 @@
  * Keys: ['d', dataset] → { logId } · ['p', dataset, partition] → PartitionState · ['b', dataset, partition, first offset] → block.
  */
 import { randomUUID } from 'node:crypto'
-import { mkdir, statfs } from 'node:fs/promises'
+import { mkdir, stat, statfs } from 'node:fs/promises'
+import { join } from 'node:path'
 import { open } from 'lmdb'
 import type { EventLog, NewRecord, ReadResult } from '../model/ports/event-log.ts'
 import { genesis, type Position } from '../model/position.ts'
@@ -49,16 +50,7 @@ const TRIM_BLOCKS = 500
 /** Opens (or creates) the log in a folder. Throws WEIR_LOG_FORMAT for newer stored data, WEIR_LOG_CORRUPT for damage it sees at once. */
 export const openLmdbLog = async (options: LmdbLogOptions): Promise<EventLog> => {
   await mkdir(options.folder, { recursive: true })
-  const db: LogDatabase = open({
-    path: options.folder,
-    encoding: 'binary',
-    overlappingSync: false,
-    // Every write here is an explicit transaction. lmdb's batch around an event turn would add a promise of its own that
-    // nobody holds: on a full disk its rejection, unhandled, would end the process.
-    eventTurnBatching: false,
-    readOnly: options.readOnly ?? false,
-    noSubdir: false,
-  })
+  const db = await openWhole(options.folder, options.readOnly ?? false)
   const wakeUps = new Map<string, Set<() => void>>()
   const wake = (dataset: string, partition: number): void => {
     for (const waiter of wakeUps.get(`${dataset}/${partition}`) ?? []) waiter()
@@ -170,6 +162,34 @@ export const openLmdbLog = async (options: LmdbLogOptions): Promise<EventLog> =>
       await db.close()
     },
   }
+}
+
+/** Opens the files. One that is shorter than its last page would kill the process when that page is touched: refused here. */
+const openWhole = async (folder: string, readOnly: boolean): Promise<LogDatabase> => {
+  let db: LogDatabase
+  try {
+    db = open({
+      path: folder,
+      encoding: 'binary',
+      overlappingSync: false,
+      // Every write here is an explicit transaction. lmdb's batch around an event turn would add a promise of its own that
+      // nobody holds: on a full disk its rejection, unhandled, would end the process.
+      eventTurnBatching: false,
+      readOnly,
+      noSubdir: false,
+    })
+  } catch (error) {
+    throw corrupt(`${folder} cannot be opened (${error instanceof Error ? error.message : String(error)})`, error)
+  }
+  const { lastPageNumber, pageSize } = db.getStats() as { lastPageNumber?: number; pageSize?: number }
+  const size = await stat(join(folder, 'data.mdb')).then(
+    (s) => s.size,
+    () => Number.POSITIVE_INFINITY,
+  )
+  const needed = ((lastPageNumber ?? -1) + 1) * (pageSize ?? 0)
+  if (size >= needed) return db
+  await db.close()
+  throw corrupt(`data.mdb has ${size} bytes of ${needed}`)
 }
 
 /** Opening looks at every partition's state and last block: a format that is not known, or a torn end, refuses to start. */

@@ -108,6 +108,24 @@ describe('failed writes', () => {
     await expect(appender.append('d', 0, [record(3)])).rejects.toMatchObject({ code: 'WEIR_LOG_WRITE_FAILED' })
   })
 
+  test('P8: what waits behind a failed flush is not written, let alone acknowledged', async () => {
+    const { appender, seen } = await make()
+    let fail: (error: Error) => void = () => undefined
+    const gate = new Promise<void>((_, reject) => {
+      fail = reject
+    })
+    seen.flush = () => gate
+    const first = appender.append('d', 0, [record(1)])
+    first.catch(() => undefined)
+    await expect.poll(() => seen.transactions, { timeout: 10_000, interval: 5 }).toBe(1)
+    const second = appender.append('d', 0, [record(2)])
+    seen.flush = async () => undefined
+    fail(new Error('Input/output error'))
+    await expect(first).rejects.toMatchObject({ code: 'WEIR_LOG_WRITE_FAILED' })
+    await expect(second).rejects.toMatchObject({ code: 'WEIR_LOG_WRITE_FAILED' })
+    expect(seen.transactions).toBe(1)
+  })
+
   test.each(['No space left on device', 'MDB_MAP_FULL: Environment mapsize limit reached', 'ENOSPC'])(
     '%s is retryable, and appends go on when there is room',
     async (text) => {
