@@ -45,7 +45,7 @@ const bare = async (env: Env): Promise<Measured> => {
     const list = `[${scan.files.map((f) => literal(f.path)).join(', ')}]`
     const session = await world.engine.session()
     await session.run(
-      `CREATE TEMP VIEW events AS SELECT * REPLACE (ts AT TIME ZONE 'UTC' AT TIME ZONE 'UTC' AS ts) FROM read_parquet(${list}, hive_partitioning = false) WHERE NOT _duplicate`,
+      `CREATE TEMP VIEW events AS SELECT * FROM read_parquet(${list}, hive_partitioning = false) WHERE NOT _duplicate`,
     )
     const out = (name: string): string => literal(join(env.scratch, `${name}.parquet`))
     const { cpuS, wallS } = await measured(async () => {
