@@ -88,6 +88,7 @@ const unreadable = (key: string, got: string, cause?: unknown): WeirError =>
 /** Reads an entry of ours or of another engine; unknown actions are skipped (the protocol check decides whether that is safe). */
 export const parseEntry = (bytes: Uint8Array, key: string): LogEntry => {
   const text = Buffer.from(bytes).toString('utf8')
+  if (text.trim() === '') throw unreadable(key, 'an empty entry: no writer commits nothing')
   const actions: Action[] = []
   let commitInfo: CommitInfo | null = null
   for (const line of text.split('\n')) {
