@@ -122,7 +122,11 @@ export const startBatch = async (shared: Shared): Promise<BatchRuntime> => {
     alarm: (error) => alarms.raise('batch/schedule', error, NOTICE_MS),
   })
   closers.add(() => scheduler.close())
-  const everyView = (action: JobAction) => (): JobRequest[] => views.map((v) => ({ view: v.name, action }))
+  // A view that left the project still serves: without extends its cut would hold up retention, and its epochs grow, for ever.
+  const everyView = (action: JobAction) => (): JobRequest[] => {
+    const serving = versions.all().flatMap((v) => (v.state === 'active' && v.compiled !== null ? [v.view] : []))
+    return [...new Set([...views.map((v) => v.name), ...serving])].map((view) => ({ view, action }))
+  }
   const { timeZone, schedules } = settings
   for (const action of ['extend', 'recompute', 'verify'] as const)
     if (schedules[action] !== 'off') await scheduler.schedule(action, schedules[action], timeZone, everyView(action))

@@ -124,6 +124,17 @@ export const deadLetterRoutes = (app: FastifyInstance, shared: Shared, door: Doo
         next: 'ask the process that runs both',
       })
     const letter = await letterAt(request, position)
+    if (letter.status?.state === 'replayed') {
+      // A repeated request does nothing twice; another event for the same letter would count beside the first.
+      if (event === undefined) return
+      throw problem(409, {
+        code: 'WEIR_CLI_REPLAYED',
+        message: `The letter at ${position} was replayed already, at ${letter.status.at}.`,
+        expected: 'a letter that was not replayed',
+        got: 'state replayed',
+        next: 'send the event as a new one if it is to count again',
+      })
+    }
     const bytes = event === undefined ? letter.raw : Buffer.from(event)
     // The same letter replayed twice within the hour is one record.
     const outcome = await door.accept(nameOf(request), bytes, { idempotencyKey: `replay ${position}` })

@@ -23,6 +23,7 @@ export type Kind = 'fresh' | 'late' | 'duplicate' | 'bad'
 export type GeneratedEvent = { line: string; kind: Kind }
 
 const POOLS: [RegExp, readonly string[]][] = [
+  [/^site$/, ['blog', 'shop', 'docs', 'forum']],
   [/country/, ['DE', 'FR', 'US', 'GB', 'IT', 'ES', 'PL', 'NL', 'SE', 'JP', 'BR', 'Österreich']],
   [/status/, ['paid', 'placed', 'shipped', 'cancelled']],
   [/action/, ['shown', 'clicked', 'redeemed']],

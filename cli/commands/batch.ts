@@ -3,7 +3,7 @@ import type { Command } from 'commander'
 import type { Job } from '../../model/ports/scheduler.ts'
 import { type CommonOptions, clientOf, jsonOption, serverOptions, show, wholeNumber } from '../context.ts'
 import { runJob, viewNames } from '../jobs.ts'
-import { Exit, table } from '../output.ts'
+import { Exit } from '../output.ts'
 import { type Status, statusText } from '../status-text.ts'
 
 const ACTIONS: [string, string, string][] = [
@@ -23,17 +23,46 @@ export const differencesOf = (job: Job): number => {
   return result.differing ?? result.verified?.differing ?? 0
 }
 
+type Result = {
+  outcome?: string
+  generation?: number
+  cells?: number | unknown[]
+  reasons?: string[]
+  ranges?: Record<string, { from: number; to: number }>
+  skipped?: Record<string, string>
+  explained?: unknown[]
+  verified?: Result | null
+}
+
+/** What a job did, in a line, and a line for each thing that a person should see. */
+const jobText = (job: Job): string => {
+  const result = (job.result ?? {}) as Result
+  const compared = result.ranges ? result : result.verified
+  const differing = differencesOf(job)
+  const words = [
+    result.outcome ?? 'done',
+    ...(result.generation === undefined ? [] : [`generation ${result.generation}`]),
+    ...(typeof result.cells === 'number' ? [`${result.cells} cells`] : []),
+    ...(compared?.ranges ? [`${Object.keys(compared.ranges).length} partition(s) compared`] : []),
+    `${differing} differing`,
+  ]
+  const cells = [compared?.cells, result.explained].find((c) => Array.isArray(c) && c.length > 0) as
+    | unknown[]
+    | undefined
+  return [
+    `${job.action} ${job.view}: ${words.join(', ')}`,
+    ...(result.reasons ?? []).map((r) => `  ${r}`),
+    ...Object.entries(compared?.skipped ?? {}).map(([p, why]) => `  partition ${p} was not compared: ${why}`),
+    ...(cells ?? []).slice(0, 10).map((c) => `  ${JSON.stringify(c)}`),
+  ].join('\n')
+}
+
 const runAll = async (action: string, view: string | undefined, options: CommonOptions, body = {}): Promise<void> => {
   const client = await clientOf(options)
   const done: Job[] = []
   for (const name of view === undefined ? await viewNames(client) : [view])
     done.push(await runJob(client, name, action, body, options.json))
-  show(options, done, () =>
-    table(
-      [{ name: 'view' }, { name: 'action' }, { name: 'result' }],
-      done.map((j) => [j.view, j.action, j.result]),
-    ),
-  )
+  show(options, done, () => done.map(jobText).join('\n'))
   if (done.some((j) => differencesOf(j) !== 0)) throw new Exit(1)
 }
 
