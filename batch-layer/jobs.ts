@@ -72,8 +72,11 @@ export const createJobRunner = (ctx: BatchContext, hooks: JobHooks = {}): JobRun
         if (!Number.isSafeInteger(generation) || generation < 1) throw badOptions(action, options)
         return { ...(await rollback(ctx, fedOf(name)[0]!, generation, { ...how, force: options.force === true })) }
       }
-      case 'compact':
-        return { ...(await upkeep(ctx, { ...how, dataset: name })) }
+      case 'compact': {
+        // The schedule names datasets, people name views.
+        const dataset = ctx.datasets.some((d) => d.name === name) ? name : ctx.versions.active(name)?.dataset
+        return { ...(await upkeep(ctx, { ...how, dataset: dataset ?? name })) }
+      }
     }
   }
   return async (request: JobRequest, context) => {
