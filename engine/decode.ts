@@ -60,7 +60,7 @@ export const decodeBatch = async (
 }
 
 /** Events not yet dead, by number. */
-const living = (lines: Lines): Int32Array => {
+export const living = (lines: Lines): Int32Array => {
   const alive = new Int32Array(lines.count - lines.dead.size)
   let k = 0
   for (let n = 0; n < lines.count; n++) if (lines.dead.size === 0 || !lines.dead.has(n)) alive[k++] = n

@@ -15,7 +15,7 @@ import type { Session } from './engine.ts'
 export type SeenRecord = { recordId: string; effectiveMs: number }
 
 /** Column of the ids that are remembered; null when events have no identity or no window. */
-const idColumn = (dataset: Dataset): string | null =>
+export const idColumn = (dataset: Dataset): string | null =>
   dataset.id !== undefined && dataset.dedupeWindowMs !== undefined ? ident(dataset.id) : null
 
 /**
@@ -53,6 +53,17 @@ export const findDuplicates = async (
     if (again || known) duplicates.push(rows![i] as number)
   }
   return { rows: duplicates, change: overlay.change() }
+}
+
+/**
+ * What a batch whose ids are not remembered adds to the map, from the records with a decoded event, in order; null when one
+ * of them repeats. `seen` is not changed.
+ */
+export const findRepeats = (records: SeenRecord[], seen: Seen): SeenChange | null => {
+  const overlay = seen.overlay()
+  for (const { recordId, effectiveMs } of records)
+    if (overlay.record(recordWords(recordId), 0, effectiveMs)) return null
+  return overlay.change()
 }
 
 const ascends = (rows: Int32Array): boolean => {

@@ -4,23 +4,33 @@
  * the position before it; nothing becomes real until the caller commits.
  */
 import { decodeBatch } from '../engine/decode.ts'
-import { findDuplicates } from '../engine/duplicates.ts'
+import { findDuplicates, findRepeats, idColumn } from '../engine/duplicates.ts'
 import type { Engine, Session } from '../engine/engine.ts'
+import { reduceBatch } from '../engine/reduce-batch.ts'
 import type { Dataset } from '../model/dataset.ts'
 import type { Seen, SeenChange } from '../model/decode/seen.ts'
 import { ident } from '../model/ident.ts'
 import type { LogRecord } from '../model/ports/event-log.ts'
 import type { Position } from '../model/position.ts'
 import type { View } from '../model/view.ts'
-import { aggregate } from './aggregate.ts'
+import { aggregate, aggregateDecoded, canFuse, type Part } from './aggregate.ts'
 import { type CellChange, type Cells, mergePart } from './cells.ts'
 
 export type Counters = { counted: number; duplicate: number; dead: number; watermarkUs: string | null }
 
-/** A decoded batch: `table` holds its counted rows. */
-export type Decoded = Counters & { table: string; change: SeenChange }
+/** A decoded batch: `table` holds its counted rows, or `parts` are the views' cells of them already. */
+export type Decoded = Counters & { table: string; change: SeenChange; parts?: Part[] }
 
-export type BatchContext = { engine: Engine; session: Session; dataset: Dataset; partition: number }
+/**
+ * What earlier batches tell about the way to take the next one; never about its effect.
+ * `skip`: batches to decode into a table before the short way is tried again; `failed`: how many that were last time;
+ * `times`: whether event times have to be compared with those of their own records.
+ */
+export type Habit = { skip: number; failed: number; times: boolean }
+
+export const newHabit = (): Habit => ({ skip: 0, failed: 0, times: false })
+
+export type BatchContext = { engine: Engine; session: Session; dataset: Dataset; partition: number; habit: Habit }
 
 /** Position after a record that follows `before`. */
 export const positionAfter = (before: Position, records: LogRecord[]): Position => {
@@ -39,7 +49,7 @@ const effectiveTimes = (before: Position, records: LogRecord[]): number[] => {
   })
 }
 
-/** Decodes records into `table` and removes its duplicates. `seen` stays as it is: the caller lets it accept `change`. */
+/** Decodes records, without duplicates, in the shortest way. `seen` stays as it is: the caller lets it accept `change`. */
 export const decode = async (
   ctx: BatchContext,
   table: string,
@@ -48,9 +58,16 @@ export const decode = async (
   views: View[],
   seen: Seen,
 ): Promise<Decoded> => {
-  const { engine, session, dataset, partition } = ctx
+  const { engine, session, dataset, partition, habit } = ctx
   const times = effectiveTimes(before, records)
   const columns = [...new Set([dataset.eventTime, ...views.flatMap((v) => v.columns)])]
+  if (habit.skip > 0) habit.skip--
+  else if (views.length > 0 && idColumn(dataset) === null && canFuse(views)) {
+    const reduced = await reduce(ctx, table, records, times, columns, views, seen)
+    habit.failed = reduced === null ? Math.min(64, habit.failed * 2 || 4) : 0
+    if (reduced !== null) return reduced
+    habit.skip = habit.failed
+  }
   const needsPosition = views.some((v) => v.needsPosition || v.needsAppendTime)
   const positions = { partition, offsets: records.map((r) => r.offset), effectiveMs: times }
   const decoded = await decodeBatch(engine, session, dataset, records, {
@@ -75,6 +92,52 @@ export const decode = async (
     duplicate: rows.length,
     dead: decoded.dead.length,
     watermarkUs: await watermark(session, dataset, table, times),
+  }
+}
+
+/**
+ * The short way: views aggregated straight from the bytes. Null when that cannot be, or when a record repeats: then rows
+ * have to be told apart. The effect is the same either way.
+ */
+const reduce = async (
+  { engine, session, dataset, partition, habit }: BatchContext,
+  table: string,
+  records: LogRecord[],
+  times: number[],
+  columns: string[],
+  views: View[],
+  seen: Seen,
+): Promise<Decoded | null> => {
+  const needed = views.some((v) => v.needsPosition || v.needsAppendTime)
+  for (;;) {
+    const all = { partition, offsets: records.map((r) => r.offset), effectiveMs: times }
+    const compared = habit.times
+    const positions = needed || compared ? { positions: all } : {}
+    const timely = compared ? `${ident(dataset.eventTime)} <= _append_time` : null
+    let found: Awaited<ReturnType<typeof aggregateDecoded>> | undefined
+    const batch = await reduceBatch(engine, session, dataset, records, { columns, ...positions }, async (source) => {
+      found = await aggregateDecoded(session, views, source, `${table}_all`, dataset.eventTime, timely)
+      return found.summary
+    })
+    if (batch === null) return null
+    const { parts, summary } = found!
+    // Some event may be from the future of its record, unless all are older than the first one.
+    habit.times = summary.greatestUs !== null && BigInt(summary.greatestUs) > BigInt(times[0]!) * 1000n
+    if (habit.times && !compared) continue
+    const decoded = records.flatMap((r, i) =>
+      batch.decoded[i] ? [{ recordId: r.recordId, effectiveMs: times[i]! }] : [],
+    )
+    const change = findRepeats(decoded, seen)
+    if (change === null) return null
+    return {
+      table,
+      parts,
+      change,
+      counted: batch.good,
+      duplicate: 0,
+      dead: batch.dead,
+      watermarkUs: summary.greatestUs,
+    }
   }
 }
 
@@ -106,12 +169,12 @@ export const maxWatermark = (a: string | null, b: string | null): string | null 
 export const mergeAll = async (
   session: Session,
   cells: Map<string, Cells>,
-  table: string,
+  { table, parts }: Decoded,
   pack = true,
 ): Promise<Map<string, CellChange>> => {
   const views = [...cells.values()].map((c) => c.view)
   const changes = new Map<string, CellChange>()
-  for (const { view, sql } of await aggregate(session, views, table, `${table}_all`)) {
+  for (const { view, sql } of parts ?? (await aggregate(session, views, table, `${table}_all`))) {
     changes.set(view.version, await mergePart(session, cells.get(view.version)!, sql, pack))
   }
   return changes

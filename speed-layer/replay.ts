@@ -4,6 +4,7 @@
  * verdicts stand for the log from before that cut. One replay serves versions with different cuts: a version joins when the
  * cursor reaches its cut, and no batch crosses one.
  */
+import type { Session } from '../engine/engine.ts'
 import { rebuildSeen } from '../engine/rebuild-seen.ts'
 import type { Seen } from '../model/decode/seen.ts'
 import type { EventLog } from '../model/ports/event-log.ts'
@@ -74,7 +75,7 @@ export const stepReplay = async (
   const views = [...cells.values()].map((c) => c.view)
   const decoded = await decode(ctx, TABLE, replay.cursor, records, views, replay.seen)
   await session.run('BEGIN TRANSACTION')
-  const changes = await mergeAll(session, cells, TABLE, false)
+  const changes = await mergeAll(session, cells, decoded, false)
   await session.run('COMMIT')
   for (const [version, change] of changes) await commitCells(session, cells.get(version)!, change)
   replay.seen.accept(decoded.change, to)
@@ -92,6 +93,6 @@ const install = async (ctx: ReplayContext, replay: Replay, at: Position): Promis
   return 'installed'
 }
 
-export const closeReplay = async (ctx: BatchContext, replay: Replay): Promise<void> => {
+export const closeReplay = async (ctx: { session: Session }, replay: Replay): Promise<void> => {
   for (const { cells } of replay.targets) if (cells !== null) await dropCells(ctx.session, cells)
 }

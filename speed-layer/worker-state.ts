@@ -17,6 +17,7 @@ import { type Position, samePosition } from '../model/position.ts'
 import type { Settings } from '../model/settings.ts'
 import type { Versions } from '../model/versions.ts'
 import type { View } from '../model/view.ts'
+import { type Habit, newHabit } from './batch.ts'
 import { blocksFit, type Cells, dropCells, loadCells } from './cells.ts'
 import type { Fed } from './fitness.ts'
 import type { Replay } from './replay.ts'
@@ -60,6 +61,7 @@ export type WorkerState = {
   lastLook: number
   lastVerify: number
   batchBytes: number
+  habit: Habit
 }
 
 export const newState = (options: SpeedWorkerOptions, batchBytes: number): WorkerState => ({
@@ -77,6 +79,7 @@ export const newState = (options: SpeedWorkerOptions, batchBytes: number): Worke
   lastLook: Number.NEGATIVE_INFINITY,
   lastVerify: performance.now(),
   batchBytes,
+  habit: newHabit(),
 })
 
 /** Throws everything in memory away: the temporary tables go with the session. */

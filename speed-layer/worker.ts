@@ -96,7 +96,7 @@ export const openSpeedWorker = async (options: SpeedWorkerOptions): Promise<Spee
 
   const replayStep = async (): Promise<StepResult> => {
     const replay = state.replay!
-    const ctx = { ...options, session: state.session!, key: state.key, seenIds: settings.seenIds }
+    const ctx = { ...options, session: state.session!, habit: state.habit, key: state.key, seenIds: settings.seenIds }
     const { kind, records } = await stepReplay(ctx, replay, state.header!.position, settings.batchBytes)
     if (kind === 'more') return { kind: 'rebuilt', records }
     if (kind === 'installed') {
@@ -189,10 +189,10 @@ const apply = async (
   const session = state.session!
   const cells = new Map([...state.held].map(([version, held]) => [version, held.cells]))
   const views = [...cells.values()].map((c) => c.view)
-  const ctx = { ...options, session }
+  const ctx = { ...options, session, habit: state.habit }
   const decoded = await decode(ctx, TABLE, header.position, records, views, state.seen!)
   await session.run('BEGIN TRANSACTION')
-  const changes = await mergeAll(session, cells, TABLE)
+  const changes = await mergeAll(session, cells, decoded)
   const call: Apply = {
     from: header.position,
     to,

@@ -40,7 +40,7 @@ const randomView = (random: Rng, i: number): View => {
       name: `_s${n}`,
       type,
       partial,
-      merge: '',
+      merge: `${partial.startsWith('max') ? 'max' : 'sum'}(_s${n})`,
       heavy: partial === 'count("a")' && random() < 0.3,
     })),
   }
