@@ -49,7 +49,7 @@ export type Door = {
   admit(dataset: string, declaredBytes: number, gzip: boolean): void
   /**
    * Takes one request's body. Throws WEIR_INGEST_* (errors.ts) and retryable WEIR_LOG_*; then nothing was accepted, or
-   * (WEIR_INGEST_UNAVAILABLE) it is unknown, and a retry with the same key is harmless.
+   * (WEIR_INGEST_UNAVAILABLE) it is unknown or a part, and a retry with the same key is harmless.
    */
   accept(dataset: string, body: AsyncIterable<Uint8Array> | Uint8Array, options?: AcceptOptions): Promise<Outcome>
   datasets(): string[]

@@ -143,3 +143,14 @@ export const unavailable = (cause: unknown): WeirError =>
     retryable: true,
     cause,
   })
+
+/** Some partitions took their events and another one did not. */
+export const storedInPart = (cause: unknown): WeirError =>
+  new WeirError({
+    code: 'WEIR_INGEST_UNAVAILABLE',
+    message: 'Only a part of the events could be made durable.',
+    ...(cause instanceof WeirError ? { got: cause.message } : {}),
+    next: 'retry with the same Idempotency-Key: what was stored already is recognised; without a key only ids tell',
+    retryable: true,
+    cause,
+  })

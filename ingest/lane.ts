@@ -11,7 +11,7 @@ import type { Dataset } from '../model/dataset.ts'
 import type { EventLog, NewRecord } from '../model/ports/event-log.ts'
 import type { Position } from '../model/position.ts'
 import { type Asked, decide, type Verdict } from './decide.ts'
-import { unavailable } from './errors.ts'
+import { storedInPart, unavailable } from './errors.ts'
 import type { RecordLimits } from './records.ts'
 
 export type Settled = { verdict: Verdict; positions: Map<number, Position> }
@@ -102,7 +102,8 @@ export const openLane = (options: LaneOptions): Lane => {
         else positions.set(partition, result.value)
       }
       if (failed === undefined) waiting.resolve({ verdict, positions })
-      else waiting.reject(asUnavailable(failed.reason))
+      // What the log says of its refusal ("nothing was stored") holds for that partition only.
+      else waiting.reject(positions.size > 0 ? storedInPart(failed.reason) : asUnavailable(failed.reason))
     }
   }
 

@@ -5,10 +5,11 @@
 import type { Readable } from 'node:stream'
 import Type from 'typebox'
 import { type FastifyInstance, type FastifyRequest, requireScope } from '../http/app.ts'
+import { allows } from '../http/auth.ts'
 import { problem } from '../http/problems.ts'
 import { WeirError } from '../model/errors.ts'
 import type { AcceptOptions, Door } from './door.ts'
-import { badEncoding, badMediaType, STATUS } from './errors.ts'
+import { badEncoding, badMediaType, STATUS, unknownDataset } from './errors.ts'
 import { observeDoor } from './metrics.ts'
 
 /** After a refusal the client may go on sending for this long and this much, so that it gets to read the answer. */
@@ -100,7 +101,11 @@ export const ingestRoutes = (app: FastifyInstance, door: Door): void => {
           const source = body === undefined ? new Uint8Array(0) : body.iterator({ destroyOnReturn: false })
           const outcome = await door.accept(nameOf(request), source, how)
           return await reply.code(outcome.accepted === 0 ? 422 : 200).send(outcome)
-        } catch (error) {
+        } catch (thrown) {
+          // The names of other datasets are for keys that may write to all of them.
+          const isUnknown = thrown instanceof WeirError && thrown.code === 'WEIR_INGEST_UNKNOWN_DATASET'
+          const hide = isUnknown && !allows(request.auth, 'ingest', '*')
+          const error = hide ? unknownDataset(nameOf(request), []) : thrown
           const ended = body === undefined || body.readableEnded || (await drain(body))
           throw refusal(error, ended ? {} : { connection: 'close' })
         }
