@@ -57,6 +57,8 @@ export type Engine = {
 /** An instance with the number of sessions on it: a discarded one is closed when the last of them ends. */
 type Owner = { instance: DuckDBInstance; sessions: number; discarded: boolean }
 
+const INTERRUPT_MS = 5
+
 const isFatal = (error: unknown): boolean => /FATAL|INTERNAL Error|database has been invalidated/i.test(String(error))
 
 export const openEngine = async (options: EngineOptions = {}): Promise<Engine> => {
@@ -131,9 +133,12 @@ export const openEngine = async (options: EngineOptions = {}): Promise<Engine> =
       if (ended) throw new Error('the session is closed')
       if (limits.signal?.aborted) throw stopped()
       let expired = false
+      let again: NodeJS.Timeout | undefined
+      // An interrupt is forgotten when the statement starts after it (parsed, not yet run): asked until the statement ends.
       const stop = (): void => {
         expired = true
         connection.interrupt()
+        again ??= setInterval(() => connection.interrupt(), INTERRUPT_MS)
       }
       const timer = limits.deadlineMs === undefined ? undefined : setTimeout(stop, limits.deadlineMs)
       limits.signal?.addEventListener('abort', stop, { once: true })
@@ -145,7 +150,8 @@ export const openEngine = async (options: EngineOptions = {}): Promise<Engine> =
         discard(owner)
         throw fatal(error)
       } finally {
-        if (timer !== undefined) clearTimeout(timer)
+        clearTimeout(timer)
+        clearInterval(again)
         limits.signal?.removeEventListener('abort', stop)
       }
     }

@@ -42,7 +42,7 @@ export const withFile = async <T>(
 
 /** A piece of this size is written as it lies; smaller ones are copied together first. */
 const PIECE = 32 * 1024
-let buffer = Buffer.allocUnsafeSlow(8 * PIECE)
+const buffer = Buffer.allocUnsafeSlow(8 * PIECE)
 
 /** Writes the lines, each ended by a line break; returns the file's size. Synchronous: the buffer is shared. */
 const writeLines = (file: string, lines: Lines, events: Int32Array): number => {

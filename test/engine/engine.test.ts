@@ -52,6 +52,12 @@ test('a deadline and a signal stop a statement, and the session goes on', async 
     setTimeout(() => controller.abort(), 20)
     await expect(running).rejects.toMatchObject({ code: 'WEIR_ENGINE_DEADLINE' })
     expect(await next).toEqual([{ one: 1 }])
+    // Asked to stop before the engine has begun with the statement: not forgotten.
+    const early = new AbortController()
+    const soon = s.rows(LONG, { signal: early.signal })
+    queueMicrotask(() => queueMicrotask(() => early.abort()))
+    await expect(soon).rejects.toMatchObject({ code: 'WEIR_ENGINE_DEADLINE' })
+    await expect(s.rows(LONG, { deadlineMs: 0 })).rejects.toMatchObject({ code: 'WEIR_ENGINE_DEADLINE' })
     await expect(s.run('SELECT 1', { signal: AbortSignal.abort() })).rejects.toMatchObject({
       code: 'WEIR_ENGINE_DEADLINE',
     })
