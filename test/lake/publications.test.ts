@@ -139,6 +139,29 @@ describe('versions', () => {
 })
 
 describe('claims', () => {
+  it('P12: end with their time also when the clock steps back behind a holder that died', async () => {
+    let now = 1_000_000_000
+    const p = openPublications(store, { now: () => now })
+    expect(await p.claim('v', 'abc', 'A', 30_000)).toBe(true)
+    now -= 1_000
+    expect(await p.claimedBy('v', 'abc')).toBe('A')
+    now -= 3_600_000
+    expect(await p.claimedBy('v', 'abc')).toBeNull()
+    expect(await p.claim('v', 'abc', 'B', 30_000)).toBe(true)
+    expect(await p.claimedBy('v', 'abc')).toBe('B')
+  })
+
+  it('P19: a damaged one holds nobody up', async () => {
+    const p = openPublications(store)
+    expect(await p.claim('v', 'abc', 'A', 30_000)).toBe(true)
+    const [{ key } = { key: '' }] = await store.list('claims/')
+    const bytes = await readFile(join(folder, key))
+    bytes[20]! ^= 1
+    await writeFile(join(folder, key), bytes)
+    expect(await p.claimedBy('v', 'abc')).toBeNull()
+    expect(await p.claim('v', 'abc', 'B', 30_000)).toBe(true)
+  })
+
   it('are leases: one holder, renewable, expiring, released', async () => {
     let now = 1000
     const [a, b] = [0, 1].map(() => openPublications(store, { now: () => now })) as [
