@@ -10,13 +10,22 @@ export type Canary = {
   file: string
   find: string
   replace: string
+  /** A second line of defence that would hide the fault: planted together. */
+  also?: { file: string; find: string; replace: string }[]
   /** First seed to try: one that is known to catch it soon. Default 1. */
   from?: number
 }
 
 export const CANARIES: Canary[] = [
   {
-    name: 'double apply: the position is not compared',
+    name: 'double apply: a batch that was refused stays in the cells',
+    rule: 1,
+    file: 'speed-layer/worker.ts',
+    find: "await session.run('ROLLBACK')",
+    replace: "await session.run('COMMIT')",
+  },
+  {
+    name: 'missing compare-and-set: the position is not compared',
     rule: 1,
     file: 'speed-layer/store-rules.ts',
     find: `  if (at.offset < apply.from.offset) return { outcome: 'gap' }
@@ -24,6 +33,13 @@ export const CANARIES: Canary[] = [
   if (!samePosition(at, apply.from)) return { outcome: 'stale' }
 `,
     replace: '',
+    also: [
+      {
+        file: 'serving-layer/speed-draft.ts',
+        find: 'fits &&= sameEpoch(own, epoch)',
+        replace: 'fits &&= own !== undefined',
+      },
+    ],
   },
   {
     name: 'an apply does not name its epoch',

@@ -54,7 +54,8 @@ export const runCanary = async (
     for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (output += String(chunk)))
     const code = await new Promise<number | null>((resolve) => child.on('close', resolve))
     // Exit code 1 and the oracle's own words: a copy that does not even run has caught nothing.
-    return { caught: code === 1 && /^seed \d+ fails/m.test(output), output }
+    const found = /^seed \d+ fails.*\n(Difference|WeirError):/m.test(output)
+    return { caught: code === 1 && found, output }
   } finally {
     await rm(folder, { recursive: true, force: true })
   }

@@ -93,7 +93,8 @@ export const randomSchedule = (seed: number): Schedule => {
   while (steps.length < length) {
     const kind = weighted(r)
     if (kind === 'together') {
-      const together = Array.from({ length: r.int(2, 4) }, () => work(r.pick(WORK)))
+      // Speed workers most often: who owns a partition is decided at every apply.
+      const together = Array.from({ length: r.int(2, 4) }, () => work(r.chance(0.35) ? 'speed' : r.pick(WORK)))
       steps.push({ kind, seed: seedOf(r), fault: null, together })
     } else if (stores === 'memory' || !HARMS_MEMORY_ONLY.includes(kind)) steps.push(work(kind))
   }

@@ -49,7 +49,9 @@ import { printStep, type Schedule, type Step } from './schedule.ts'
 /** What every world of a run shares. */
 export type Lab = { engine: Engine; tools: SqlTools }
 
-export class Difference extends Error {}
+export class Difference extends Error {
+  override name = 'Difference'
+}
 
 export type WorldStats = { answers: number; refusals: Record<string, number>; crashes: number; published: number }
 
@@ -181,9 +183,8 @@ const openWorld = async (o: WorldOptions) => {
     }
   }
 
-  const openSpeed = async (): Promise<Speed> => {
-    // Every second process looks at what is stored only when something tells it to.
-    const eager = serial % 2 === 0
+  // One that is not eager looks at what is stored only when something tells it to.
+  const openSpeed = async (eager = serial % 4 === 0): Promise<Speed> => {
     const process = openProcess(`speed ${serial++}`)
     const { versions } = shared(process)
     const workers = new Map<number, SpeedWorker>()
@@ -556,6 +557,7 @@ const openWorld = async (o: WorldOptions) => {
 
   /** No more faults: everything must converge by ordinary work alone. */
   const calm = async (): Promise<void> => {
+    await fresh(speeds, 0, () => openSpeed(true), closeSpeed)
     const ends = (): string => JSON.stringify(partitions.map((p) => expected.end(p)))
     const [speed, batch] = [speeds[0]!, batches[0]!]
     for (const s of speeds) await s.versions.refresh()
