@@ -222,10 +222,22 @@ test('an error that is no fault of the events is thrown', async () => {
   await expect(decodeBatch(engine, spy, dataset, [record(`${good('a')}\n`)], { table: 't' })).rejects.toThrow(/Memory/)
 })
 
-test('scratch files are gone afterwards', async () => {
+test('at most one scratch file stays, for the next batch', async () => {
   const { readdir } = await import('node:fs/promises')
-  await decode([record(`${good('a')}\n{"\n`, 2)], { extra: true })
-  expect(await readdir(engine.scratchDir)).toEqual([])
+  for (let i = 0; i < 5; i++) await decode([record(`${good('a')}\n{"\n`, 2)], { extra: true })
+  await Promise.all(
+    [1, 2, 3].map(() =>
+      engine.withSession((s) => decodeBatch(engine, s, dataset, [record(good('a'))], { table: 't' })),
+    ),
+  )
+  expect((await readdir(engine.scratchDir)).length).toBeLessThanOrEqual(1)
+})
+
+test('a file written over in place, with the same size in the same millisecond, is read anew', async () => {
+  for (let i = 100; i < 200; i++) {
+    await decode([record(`${good(`event-${i}`)}\n`)])
+    expect(await session.rows('SELECT order_id AS id FROM t')).toEqual([{ id: `event-${i}` }])
+  }
 })
 
 test('a time with the name of a zone changes no other time in the batch', async () => {
