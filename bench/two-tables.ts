@@ -14,16 +14,20 @@ import { openLmdbSpeedStore } from '../speed-layer/lmdb-speed-store.ts'
 import { compileProject } from './project.ts'
 import { DATASET } from './world.ts'
 
-/** `sql` is over `<view>_cells`, whose states bear the names of their measures. */
-export const BARE_QUERIES: { name: string; query: Record<string, unknown>; sql: string }[] = [
+type Asked = { name: string; query: Record<string, unknown>; sql: string; limit: number }
+
+/** `sql` is over `<view>_cells`, whose states bear the names of their measures; both get a LIMIT, see `limited`. */
+export const BARE_QUERIES: Asked[] = [
   {
     name: 'revenue by day of all 30 days',
+    limit: 1000,
     query: { view: 'by_minute', grain: '1 day', measures: ['event_count', 'revenue', 'greatest'] },
     sql: `SELECT make_timestamptz(epoch_us(_bucket) // 86400000000 * 86400000000) AS minute, sum(event_count) AS event_count, sum(revenue) AS revenue, max(greatest) AS greatest
-      FROM by_minute_cells GROUP BY 1 ORDER BY 1 LIMIT 1000`,
+      FROM by_minute_cells GROUP BY 1 ORDER BY 1`,
   },
   {
     name: 'countries by revenue over 30 days',
+    limit: 1000,
     query: {
       view: 'by_type_country',
       grain: 'all',
@@ -31,45 +35,54 @@ export const BARE_QUERIES: { name: string; query: Record<string, unknown>; sql: 
       orderBy: [{ column: 'revenue', desc: true }],
     },
     sql: `SELECT country, sum(event_count) AS event_count, sum(revenue) AS revenue FROM by_type_country_cells
-      GROUP BY 1 ORDER BY revenue DESC, country LIMIT 1000`,
+      GROUP BY 1 ORDER BY revenue DESC, country`,
   },
   {
     name: 'orders by hour and country of the last week',
+    limit: 10_000,
     query: {
       view: 'by_type_country',
       dimensions: ['country'],
       filters: [{ column: 'type', op: '=', value: 'order' }],
       timeRange: { from: '2025-01-29T00:00:00Z', to: '2025-02-06T00:00:00Z' },
-      limit: 10_000,
     },
     sql: `SELECT _bucket AS hour, country, sum(event_count) AS event_count, sum(revenue) AS revenue FROM by_type_country_cells
       WHERE type = 'order' AND _bucket >= TIMESTAMPTZ '2025-01-29T00:00:00Z' AND _bucket < TIMESTAMPTZ '2025-02-06T00:00:00Z'
-      GROUP BY 1, 2 ORDER BY 1, 2 LIMIT 10000`,
+      GROUP BY 1, 2 ORDER BY 1, 2`,
   },
   {
     name: 'top ten pages over 30 days',
+    limit: 10,
     query: {
       view: 'by_page',
       grain: 'all',
       measures: ['event_count'],
       orderBy: [{ column: 'event_count', desc: true }],
-      limit: 10,
     },
-    sql: `SELECT page, sum(event_count) AS event_count FROM by_page_cells GROUP BY 1 ORDER BY event_count DESC, page LIMIT 10`,
+    sql: `SELECT page, sum(event_count) AS event_count FROM by_page_cells GROUP BY 1 ORDER BY event_count DESC, page`,
   },
   {
     name: 'minutes of the last two days',
+    limit: 10_000,
     query: {
       view: 'by_minute',
       timeRange: { from: '2025-02-04T00:00:00Z', to: '2025-02-06T00:00:00Z' },
       measures: ['event_count', 'item_count'],
-      limit: 10_000,
     },
     sql: `SELECT _bucket AS minute, sum(event_count) AS event_count, sum(item_count) AS item_count FROM by_minute_cells
       WHERE _bucket >= TIMESTAMPTZ '2025-02-04T00:00:00Z' AND _bucket < TIMESTAMPTZ '2025-02-06T00:00:00Z'
-      GROUP BY 1 ORDER BY 1 LIMIT 10000`,
+      GROUP BY 1 ORDER BY 1`,
   },
 ]
+
+/** With another limit for each round: answers that the server keeps in memory are not what is measured. */
+export const limited = (
+  { query, sql, limit }: Asked,
+  round: number,
+): { query: Record<string, unknown>; sql: string } => ({
+  query: { ...query, limit: limit + round },
+  sql: `${sql} LIMIT ${limit + round}`,
+})
 
 export type Bare = {
   /** Copies the speed state anew. */
