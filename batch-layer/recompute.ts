@@ -11,7 +11,7 @@ import { archiverOf } from './archiver.ts'
 import { holdClaim } from './claim.ts'
 import { type Comparison, SAME } from './compare.ts'
 import { compareParts } from './compare-parts.ts'
-import { type BatchContext, checkSignal } from './context.ts'
+import { alarm, type BatchContext, checkSignal } from './context.ts'
 import { baseCut, lakeCut, reachCut, sameCut } from './cuts.ts'
 import { extendParts, settledTarget } from './extend.ts'
 import { endJob } from './job-record.ts'
@@ -127,7 +127,7 @@ export const recompute = async (ctx: BatchContext, view: View, options: Recomput
         kind: 'recompute',
         lineage: null,
         suspectLineages:
-          compared.differing === 0 || base === null ? before : [...new Set([...before, base.pointer.lineage])],
+          compared?.differing === 0 || base === null ? before : [...new Set([...before, base.pointer.lineage])],
       })
       if (published.outcome === 'stale') {
         result.reasons.push('another generation was published on the same base')
@@ -135,15 +135,15 @@ export const recompute = async (ctx: BatchContext, view: View, options: Recomput
       }
       await endJob(ctx.lake.store, job)
       if (published.outcome === 'dropped') return { ...result, outcome: 'dropped' }
-      reportDrift(ctx, view, compared, 'the recomputed view and the one that it replaces')
+      if (compared !== null) reportDrift(ctx, view, compared, 'the recomputed view and the one that it replaces')
       return {
         ...result,
         outcome: 'published',
         generation: published.pointer.generation,
         cut: offsetsOf(target.cut),
         cells: published.pointer.rowsTotal,
-        differing: compared.differing,
-        explained: compared.cells,
+        differing: compared?.differing ?? 0,
+        explained: compared?.cells ?? [],
       }
     }
     return result
@@ -152,7 +152,7 @@ export const recompute = async (ctx: BatchContext, view: View, options: Recomput
   }
 }
 
-/** Compares the base, brought to `cut`, with ours at `cut`. */
+/** Compares the base, brought to `cut`, with ours at `cut`. Null: the base's files are damaged, so nothing speaks for its lineage. */
 const compareWith = async (
   ctx: BatchContext,
   view: View,
@@ -160,19 +160,37 @@ const compareWith = async (
   ours: Parts,
   cut: Cut,
   signal: AbortSignal | undefined,
-): Promise<Comparison> => {
+): Promise<Comparison | null> => {
   const own = { files: base.pointer.files, slots: base.pointer.slots ?? 1 }
   const from = await baseCut(ctx, view, base)
   let written: PartFile[] = []
-  let theirs: Parts = own
-  if (!sameCut(from, cut)) {
-    const extended = await extendParts(ctx, view, own, from, cut, { signal })
-    theirs = extended.parts
-    written = extended.parts.written
-  }
   try {
+    let theirs: Parts = own
+    if (!sameCut(from, cut)) {
+      const extended = await extendParts(ctx, view, own, from, cut, { signal })
+      theirs = extended.parts
+      written = extended.parts.written
+    }
     return await compareParts(ctx, view, theirs, ours, signal)
+  } catch (error) {
+    if (!(error instanceof WeirError) || error.code !== 'WEIR_LAKE_CORRUPT') throw error
+    // Damage in what is to be replaced is what a recompute repairs; damage in our own files, or in the lake's, stops it.
+    for (const file of ours.files) await ctx.lake.store.localFile(file.key, file)
+    if (!(await isDamaged(ctx, own))) throw error
+    alarm(ctx, error)
+    return null
   } finally {
     await discardParts(ctx.lake.store, written)
   }
+}
+
+const isDamaged = async (ctx: BatchContext, { files }: Parts): Promise<boolean> => {
+  for (const file of files) {
+    try {
+      await ctx.lake.store.localFile(file.key, file)
+    } catch {
+      return true
+    }
+  }
+  return false
 }
