@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Header } from '../model/ports/speed-store.ts'
 import { offsetsOf } from '../model/position.ts'
-import { answerSql } from '../model/query/answer-sql.ts'
+import { answerSql, cellsRead } from '../model/query/answer-sql.ts'
 import { jsonRows } from '../model/query/json.ts'
 import type { Answer, AnswerColumn, AsOf, Query, ResolvedQuery } from '../model/query/query.ts'
 import { resolvedText, resolveQuery } from '../model/query/resolve.ts'
@@ -20,7 +20,7 @@ import { closed, isMisfit, misfit, tokenTooEarly, unknownDataset } from './error
 import { type Gate, openGate } from './gate.ts'
 import { cutOf, type Plan, upperOf, watermarkUs } from './plan.ts'
 import { openPlanner, type Planner } from './planner.ts'
-import { openReaders, type Readers } from './readers.ts'
+import { type Opened, openReaders, type Readers } from './readers.ts'
 import { openShown } from './shown.ts'
 import { checkToken, checkUpper, isReached, readToken } from './tokens.ts'
 
@@ -130,8 +130,8 @@ export const openAnswers = (ctx: ServingContext): Answers => {
     return { lagRecords, lagMs: Math.max(0, Math.round(lagMs)) }
   }
 
-  const attempt = async (request: Request, startedAt: number): Promise<Answered> => {
-    const view = await planner.active(request.query.view)
+  /** `fresh`: after a look at the speed state, even if the copy was compared with it a moment ago. */
+  const attempt = async (request: Request, view: View, startedAt: number, fresh: boolean): Promise<Answered> => {
     const query = resolve(request, view)
     const token = request.query.atLeast === undefined ? null : readToken(request.query.atLeast, view)
     const base = await planner.base(view)
@@ -156,6 +156,53 @@ export const openAnswers = (ctx: ServingContext): Answers => {
       const kept = cache.get(key)
       return kept === undefined ? null : finish(plan, key, kept, 0)
     }
+    const columns = cellsRead(view, query)
+    /** Runs the one statement of what was opened; null when parts were changed meanwhile. */
+    const readOpened = async (opened: Opened): Promise<Answered | null> => {
+      const readFrom = performance.now()
+      try {
+        const { plan, snapshot } = opened
+        const { sql, columns: out } = answerSql(view, query, opened.source)
+        const deadlineMs = Math.max(1, Math.round(request.deadline - performance.now()))
+        const { signal } = request.how
+        const arrays = await readers.guarded(view, () =>
+          snapshot.columns(sql, { deadlineMs, ...(signal === undefined ? {} : { signal }) }),
+        )
+        if (!opened.held()) return null
+        const kept = keptOf(request, query, plan, out, arrays)
+        const own = keyOf(query, request.caller, plan)
+        cache.set(own, kept)
+        return await finish(plan, own, kept, performance.now() - readFrom)
+      } finally {
+        await opened.end()
+      }
+    }
+
+    /** Null: not from the copy as it is. */
+    const answerHeld = async (): Promise<Answered | null> => {
+      let early: Answered | null = null
+      try {
+        const opened = await readers.readHeld(
+          view,
+          columns,
+          (partition, header) => shown.isReached(view.dataset, partition, header?.position),
+          async (held) => {
+            const plan = await planner.plan(view, query, base, async (partition) => held.header(partition))
+            await approve(view, plan, null)
+            early = await known(plan, keyOf(query, request.caller, plan))
+            return early === null ? { plan, base } : null
+          },
+        )
+        return early ?? (opened === null ? null : await readOpened(opened))
+      } catch (error) {
+        // What was published, or went, since the copy was compared: a look at the speed state shows it.
+        if (!isMisfit(error)) throw error
+        return null
+      }
+    }
+    const held = fresh || token !== null ? null : await answerHeld()
+    if (held !== null) return held
+
     const headers = new Map<number, Header | null>()
     const first = await planner.plan(view, query, base, async (partition) => {
       const header = await headerOf(view)(partition)
@@ -163,12 +210,11 @@ export const openAnswers = (ctx: ServingContext): Answers => {
       return header
     })
     await approve(view, first, token)
-    const key = keyOf(query, request.caller, first)
-    const early = await known(first, key)
+    const early = await known(first, keyOf(query, request.caller, first))
     if (early !== null) return early
 
     const read = async (transaction: boolean): Promise<Answered> => {
-      const opened = await readers.read(view, transaction, async (reader) => {
+      const opened = await readers.read(view, columns, transaction, async (reader) => {
         let moved = false
         const plan = await planner.plan(view, query, base, async (partition) => {
           const before = headers.get(partition)
@@ -180,24 +226,8 @@ export const openAnswers = (ctx: ServingContext): Answers => {
         if (moved) await approve(view, plan, token)
         return { plan, base }
       })
-      const { plan, snapshot, source, held } = opened
-      const readFrom = performance.now()
-      try {
-        const { sql, columns } = answerSql(view, query, source)
-        const deadlineMs = Math.max(1, Math.round(request.deadline - performance.now()))
-        const { signal } = request.how
-        const arrays = await readers.guarded(view, () =>
-          snapshot.columns(sql, { deadlineMs, ...(signal === undefined ? {} : { signal }) }),
-        )
-        // The copy was changed for another query while this one read: once more, in a transaction of its own.
-        if (!held()) return await read(true)
-        const kept = keptOf(request, query, plan, columns, arrays)
-        const own = keyOf(query, request.caller, plan)
-        cache.set(own, kept)
-        return await finish(plan, own, kept, performance.now() - readFrom)
-      } finally {
-        await snapshot.end()
-      }
+      // When parts were changed for another query meanwhile: once more, in a transaction of its own.
+      return (await readOpened(opened)) ?? read(true)
     }
     return read(false)
   }
@@ -225,12 +255,12 @@ export const openAnswers = (ctx: ServingContext): Answers => {
   }
 
   /** Plans again while the parts do not fit, for a bounded time. */
-  const patiently = async <T>(deadline: number, run: () => Promise<T>): Promise<T> => {
+  const patiently = async <T>(deadline: number, run: (again: boolean) => Promise<T>): Promise<T> => {
     const giveUp = Math.min(deadline, performance.now() + (ctx.replanMs ?? 2_000))
-    for (let delayMs = 1; ; delayMs = Math.min(100, delayMs * 2)) {
+    for (let [delayMs, again] = [1, false]; ; delayMs = Math.min(100, delayMs * 2), again = true) {
       if (!isOpen) throw closed()
       try {
-        return await run()
+        return await run(again)
       } catch (error) {
         if (!isMisfit(error) || performance.now() + delayMs > giveUp) throw error
         replans++
@@ -240,11 +270,9 @@ export const openAnswers = (ctx: ServingContext): Answers => {
   }
 
   /** Resolves when the speed state has seen the token's events. Throws WEIR_SERVING_NOT_YET, WEIR_SERVING_TOKEN_GONE. */
-  const waitFor = async (request: Request): Promise<void> => {
+  const waitFor = async (request: Request, view: View): Promise<void> => {
     const { query, how } = request
     if (query.atLeast === undefined) return
-    const view = await planner.active(query.view)
-    resolve(request, view)
     const token = readToken(query.atLeast, view)
     const waitMs = Math.min(query.waitMs ?? 0, settings.query.deadlineMs)
     const until = performance.now() + waitMs
@@ -278,12 +306,17 @@ export const openAnswers = (ctx: ServingContext): Answers => {
       deadline: startedAt + settings.query.deadlineMs,
     }
     // What is wrong with the query is said before anything is waited for.
-    resolve(request, await planner.active(query.view))
-    await waitFor(request)
+    let view = await planner.active(query.view)
+    resolve(request, view)
+    await waitFor(request, view)
+    const waited = query.atLeast !== undefined
     request.deadline = performance.now() + settings.query.deadlineMs
     const leave = await gate.enter(settings.query.deadlineMs, how.signal)
     try {
-      return await patiently(request.deadline, () => attempt(request, startedAt))
+      return await patiently(request.deadline, async (again) => {
+        if (again || waited) view = await planner.active(query.view)
+        return attempt(request, view, startedAt, again || unlimited)
+      })
     } finally {
       leave()
     }

@@ -29,6 +29,11 @@ export type ServingContext = {
   batchBytes?: number
   /** How long parts that do not fit together are planned again before 503, ms. Default 2,000. */
   replanMs?: number
+  /**
+   * How far an answer may lag behind the speed state, ms: within it answers come from a copy that is followed in the background.
+   * Default 0: each query looks at the speed state itself. Tokens (`atLeast`) and audits always look.
+   */
+  staleMs?: number
   /** Cells that differed when a view was last verified; null: never verified. For status and metrics. */
   drift?(view: string): number | null
   /** Alarms that stand in this process; for administrators, in the status. */

@@ -11,11 +11,17 @@ export type Shown = {
   /** Throws a misfit when the plan would go back. */
   check(dataset: string, plan: Plan): Promise<void>
   note(dataset: string, plan: Plan): void
+  /** Without asking the log: whether a position is not below what was shown. */
+  isReached(dataset: string, partition: number, upper: Position | undefined): boolean
 }
 
 export const openShown = (log: EventLog): Shown => {
   const shown = new Map<string, Position>()
   return {
+    isReached: (dataset, partition, upper) => {
+      const before = shown.get(`${dataset}/${partition}`)
+      return before === undefined || (upper?.logId === before.logId && upper.offset >= before.offset)
+    },
     check: async (dataset, plan) => {
       for (const { partition, upper } of plan.partitions) {
         const before = shown.get(`${dataset}/${partition}`)

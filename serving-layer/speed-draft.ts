@@ -12,8 +12,20 @@ export const epochKey = (from: Position): string => `${from.logId}/${from.offset
 
 /** Hashes by block id, and their digest. */
 export type EpochHashes = { hashes: Map<string, string>; digest: string }
-export type LocalEpoch = EpochHashes & { id: number }
-export type LocalPartition = { position: Position; epochs: Map<string, LocalEpoch> }
+export type LocalEpoch = EpochHashes & {
+  /** Local number of the epoch. */
+  id: number
+  /** Local number of each block. */
+  numbers: Map<string, number>
+}
+/** Never changed, only replaced (but for the time of the look). */
+export type LocalPartition = {
+  /** The header that the copy equals; null, or without the version: there is nothing to copy. */
+  header: Header | null
+  epochs: Map<string, LocalEpoch>
+  /** performance.now() before the header was last read. */
+  lookedAt: number
+}
 
 type DraftEpoch = EpochHashes & {
   /** Blocks read that differ from the local ones. */
@@ -26,7 +38,7 @@ type DraftEpoch = EpochHashes & {
 export type Draft = { position: Position | null; epochs: Map<string, DraftEpoch> }
 
 export const draftOf = (local: LocalPartition | undefined): Draft => ({
-  position: local?.position ?? null,
+  position: local?.header?.position ?? null,
   epochs: new Map(
     [...(local?.epochs ?? [])].map(([key, e]) => [
       key,

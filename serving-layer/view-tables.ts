@@ -1,7 +1,8 @@
 /**
- * The two tables of one view version in the serving engine: cells of the speed state, by epoch and block, and cells of published
- * parts. Invariant: rows are changed only inside one transaction of the table's single writer, so that a query's snapshot
- * shows each side as it was planned.
+ * The two tables of one view version in the serving engine: cells of the speed state, by block, and cells of published parts.
+ * Invariant: a row of the speed table is never changed but for the version at which it ends, and goes only when no reader can
+ * ask for it any more: at version v the rows born at or before v and not ended by then are the state that version v had,
+ * whatever was put in since. Parts are put in and taken out at once; `changes()` tells.
  */
 import { rmSync, writeFileSync } from 'node:fs'
 import { rm, writeFile } from 'node:fs/promises'
@@ -10,34 +11,45 @@ import type { Engine, Session } from '../engine/engine.ts'
 import { loadList } from '../lake/delta-schema.ts'
 import { parquetSource } from '../lake/scan.ts'
 import { cellColumns, cellTableColumns, unpackSql } from '../model/cells.ts'
-import { ident, literal } from '../model/ident.ts'
+import { ident } from '../model/ident.ts'
 import type { Block } from '../model/ports/speed-store.ts'
 import type { View } from '../model/view.ts'
 
 export type SpeedChange = {
-  /** Local number of the epoch. */
-  epoch: number
-  /** Blocks to be put in, in place of those of the same id. */
-  put: Block[]
-  /** Ids whose rows are to go. */
-  gone: string[]
+  /** Blocks to be put in, each under a local number of its own and that of its epoch. */
+  put: { number: number; epoch: number; block: Block }[]
+  /** Local numbers of blocks whose rows end. */
+  gone: number[]
 }
+
+/** What a reader holds on to: the speed table as it was at one version. */
+export type Pin = { version: number; release(): void }
 
 export type ViewTables = {
   speed: string
   batch: string
-  names: string
-  /** Grows before every change: a statement during which it stood still saw one state of both tables. */
+  /** Grows before every change of the parts: a statement during which it stood still saw one state of them. */
   changes(): number
-  changeSpeed(changes: SpeedChange[], dropEpochs: number[]): Promise<void>
+  /** The newest version of the speed table; its rows stay until the pin is released. */
+  pin(): Pin
+  /** Condition on the speed table's rows. */
+  at(version: number): string
+  /** Writes the next version; it is the newest from when `publish` is called, which must be before the next change. */
+  changeSpeed(change: SpeedChange): Promise<{ publish(): void }>
+  /** To be called now and then, when everything is published. */
+  tidySpeed(): Promise<void>
   loadPart(part: number, path: string): Promise<void>
   dropParts(parts: number[]): Promise<void>
+  /** Waits for the pins. */
   close(): Promise<void>
 }
 
 const LOAD_BYTES = 16 * 1024 * 1024
 const SMALL_BYTES = 1024 * 1024
-const REWRITE_ROWS = 50_000
+const REWRITE_PARTS = 50_000
+/** Ended rows of the speed table that are put up with. */
+const REWRITE_ENDED = 8_192
+const NEVER = '9223372036854775807'
 
 let serial = 0
 
@@ -47,69 +59,87 @@ export const openViewTables = async (engine: Engine, view: View): Promise<ViewTa
   const speed = `serving_speed_${id}`
   const batch = `serving_batch_${id}`
   const columns = cellTableColumns(view)
-  const names = cellColumns(view)
-    .map((c) => ident(c.name))
-    .join(', ')
-  const deleted = { [speed]: 0, [batch]: 0 }
+  let deletedParts = 0
   let changes = 0
+  let version = 0
+  let broken = false
+  let [rows, ended] = [0, 0]
+  const pins = new Map<number, number>()
+  let unpinned: (() => void) | undefined
   const list = `${columns}${columns ? ', ' : ''}`
-  await session.run(`CREATE TABLE ${speed} (${list}_epoch INTEGER, _block VARCHAR)`)
+  await session.run(`CREATE TABLE ${speed} (${list}_block INTEGER, _epoch INTEGER, _born BIGINT, _ended BIGINT)`)
   await session.run(`CREATE TABLE ${batch} (${list}_part INTEGER)`)
 
-  const remove = async (table: string, where: string): Promise<void> => {
-    const [row] = await session.rows<{ Count: string }>(`DELETE FROM ${table} WHERE ${where}`)
-    deleted[table]! += Number(row?.Count ?? 0)
+  const counted = async (sql: string): Promise<number> => {
+    const [row] = await session.rows<{ Count: string }>(sql)
+    return Number(row?.Count ?? 0)
+  }
+  /** Ended rows that nobody can ask for go, when there are many. A statement that runs meanwhile goes on with the old table. */
+  const tidySpeed = async (): Promise<void> => {
+    if (ended < REWRITE_ENDED || ended < rows - ended) return
+    const oldest = Math.min(version, ...pins.keys())
+    await session.run(`CREATE OR REPLACE TABLE ${speed} AS SELECT * FROM ${speed} WHERE _ended > ${oldest}`)
+    const [row] = await session.rows<{ n: string; e: string }>(
+      `SELECT count(*) AS n, count(*) FILTER (WHERE _ended <> ${NEVER}) AS e FROM ${speed}`,
+    )
+    rows = Number(row!.n)
+    ended = Number(row!.e)
   }
   /** Deleted rows keep their place until the table is written anew. */
-  const tidy = async (table: string): Promise<void> => {
-    if (deleted[table]! < REWRITE_ROWS) return
-    const [row] = await session.rows<{ n: string }>(`SELECT count(*) AS n FROM ${table}`)
-    if (deleted[table]! < 2 * Number(row!.n)) return
-    await session.run(`CREATE OR REPLACE TABLE ${table} AS SELECT * FROM ${table}`)
-    deleted[table] = 0
-  }
-  const transaction = async (run: () => Promise<void>): Promise<void> => {
-    await session.run('BEGIN TRANSACTION')
-    try {
-      await run()
-      await session.run('COMMIT')
-    } catch (error) {
-      await session.run('ROLLBACK').catch(() => undefined)
-      throw error
-    }
+  const tidyParts = async (): Promise<void> => {
+    if (deletedParts < REWRITE_PARTS) return
+    const [row] = await session.rows<{ n: string }>(`SELECT count(*) AS n FROM ${batch}`)
+    if (deletedParts < 2 * Number(row!.n)) return
+    await session.run(`CREATE OR REPLACE TABLE ${batch} AS SELECT * FROM ${batch}`)
+    deletedParts = 0
   }
 
   return {
     speed,
     batch,
-    names,
     changes: () => changes,
-    changeSpeed: async (wanted, dropEpochs) => {
-      changes++
-      const puts = wanted.flatMap((c) => c.put.map((block) => ({ epoch: c.epoch, block })))
-      await transaction(async () => {
-        if (dropEpochs.length > 0) await remove(speed, `_epoch IN (${dropEpochs.join(', ')})`)
-        for (const { epoch, put, gone } of wanted) {
-          const ids = [...put.map((b) => b.id), ...gone]
-          for (let i = 0; i < ids.length; i += 1_000)
-            await remove(
-              speed,
-              `_epoch = ${epoch} AND _block IN (${ids
-                .slice(i, i + 1_000)
-                .map(literal)
-                .join(', ')})`,
-            )
-        }
-        for (let i = 0; i < puts.length; ) {
-          let end = i
-          for (let bytes = 0; end < puts.length && (end === i || bytes < LOAD_BYTES); end++)
-            bytes += puts[end]!.block.bytes.byteLength
-          await insertBlocks(engine, session, view, speed, names, puts.slice(i, end))
-          i = end
-        }
-      })
-      await tidy(speed)
+    pin: () => {
+      const own = version
+      pins.set(own, (pins.get(own) ?? 0) + 1)
+      let held = true
+      return {
+        version: own,
+        release: () => {
+          if (!held) return
+          held = false
+          const left = pins.get(own)! - 1
+          if (left > 0) pins.set(own, left)
+          else pins.delete(own)
+          if (pins.size === 0) unpinned?.()
+        },
+      }
     },
+    at: (v) => `_born <= ${v} AND _ended > ${v}`,
+    changeSpeed: async ({ put, gone }) => {
+      // After a change that failed half way nobody knows which rows are of the next version.
+      if (broken) throw new Error('the tables are in an unknown state')
+      broken = true
+      const next = version + 1
+      // Each statement commits by itself: nobody looks at the next version before both are through.
+      for (let i = 0; i < put.length; ) {
+        let end = i
+        for (let bytes = 0; end < put.length && (end === i || bytes < LOAD_BYTES); end++)
+          bytes += put[end]!.block.bytes.byteLength
+        rows += await insertBlocks(engine, session, view, speed, put.slice(i, end), next)
+        i = end
+      }
+      for (let i = 0; i < gone.length; i += 1_000)
+        ended += await counted(
+          `UPDATE ${speed} SET _ended = ${next} WHERE _ended = ${NEVER} AND _block IN (${gone.slice(i, i + 1_000).join(', ')})`,
+        )
+      return {
+        publish: () => {
+          version = next
+          broken = false
+        },
+      }
+    },
+    tidySpeed,
     loadPart: async (part, path) => {
       changes++
       const source = parquetSource([{ path, sha256: '' }])
@@ -117,10 +147,14 @@ export const openViewTables = async (engine: Engine, view: View): Promise<ViewTa
     },
     dropParts: async (parts) => {
       changes++
-      if (parts.length > 0) await remove(batch, `_part IN (${parts.join(', ')})`)
-      await tidy(batch)
+      if (parts.length > 0) deletedParts += await counted(`DELETE FROM ${batch} WHERE _part IN (${parts.join(', ')})`)
+      await tidyParts()
     },
     close: async () => {
+      if (pins.size > 0)
+        await new Promise<void>((resolve) => {
+          unpinned = resolve
+        })
       changes++
       await session.run(`DROP TABLE IF EXISTS ${speed}`).catch(() => undefined)
       await session.run(`DROP TABLE IF EXISTS ${batch}`).catch(() => undefined)
@@ -129,40 +163,41 @@ export const openViewTables = async (engine: Engine, view: View): Promise<ViewTa
   }
 }
 
+/** Lines of blocks with the numbers of block and epoch put into each: a packed cell is one line that begins with its brace. */
+const numbered = (puts: SpeedChange['put']): Buffer =>
+  Buffer.from(
+    puts
+      .map(({ number, epoch, block }) => {
+        const head = `{"b":${number},"e":${epoch},`
+        const text = Buffer.from(block.bytes.buffer, block.bytes.byteOffset, block.bytes.byteLength).toString('utf8')
+        return `${head}${text.trimEnd().slice(1).replaceAll('\n{', `\n${head}`)}\n`
+      })
+      .join(''),
+    'utf8',
+  )
+
 const insertBlocks = async (
   engine: Engine,
   session: Session,
   view: View,
   table: string,
-  names: string,
-  puts: { epoch: number; block: Block }[],
-): Promise<void> => {
-  const small = puts.reduce((sum, p) => sum + p.block.bytes.byteLength, 0) < SMALL_BYTES
+  puts: SpeedChange['put'],
+  version: number,
+): Promise<number> => {
+  const bytes = numbered(puts)
+  const small = bytes.byteLength < SMALL_BYTES
   const file = join(engine.scratchDir, `follow-${crypto.randomUUID()}.ndjson`)
   try {
-    const bytes = Buffer.concat(puts.map((p) => p.block.bytes))
     // A small file in memory is written sooner than it is handed to another thread.
     if (small) writeFileSync(file, bytes)
     else await writeFile(file, bytes)
-    if (puts.length === 1) {
-      const { epoch, block } = puts[0]!
-      await session.run(
-        `INSERT INTO ${table} SELECT ${names}, ${epoch}, ${literal(block.id)} FROM (${unpackSql(view, file)})`,
-      )
-      return
-    }
-    // The blocks stand one after the other in the file: a line's number tells its block.
-    let line = 0
-    const starts = puts.map(({ epoch, block }) => {
-      const start = line
-      for (const byte of block.bytes) if (byte === 10) line++
-      return `(${start}, ${epoch}, ${literal(block.id)})`
-    })
-    const cells = `(SELECT *, row_number() OVER () - 1 AS _line FROM (${unpackSql(view, file)}))`
-    const columns = names ? `${names}, ` : ''
-    await session.run(
-      `INSERT INTO ${table} SELECT ${columns}start._epoch, start._block FROM ${cells} cell ASOF JOIN (VALUES ${starts.join(', ')}) start(_first, _epoch, _block) ON cell._line >= start._first`,
+    // No line is longer than its block.
+    const longest = puts.reduce((most, p) => Math.max(most, p.block.bytes.byteLength), 0) + 1_024
+    const names = cellColumns(view).map((c) => `${ident(c.name)}, `)
+    const [row] = await session.rows<{ Count: string }>(
+      `INSERT INTO ${table} SELECT ${names.join('')}_block, _epoch, ${version}, ${NEVER} FROM (${unpackSql(view, file, longest, true)})`,
     )
+    return Number(row?.Count ?? 0)
   } finally {
     if (small) rmSync(file, { force: true })
     else await rm(file, { force: true })

@@ -5,9 +5,9 @@
  */
 import { ident } from '../ident.ts'
 import type { View, ViewMeasure } from '../view.ts'
-import { bucketKey, bucketLabel, hopStarts, rangeSql, timestamptz } from './buckets.ts'
+import { bucketKey, bucketLabel, hopStarts, isCostly, rangeSql, timestamptz } from './buckets.ts'
 import { filterSql } from './filter.ts'
-import { DAY_US, isCalendar, monthsOf, ORIGIN_US, wallClock, widthUs } from './grain.ts'
+import { DAY_US, isCalendar, monthsOf, ORIGIN_US, viewGrain, wallClock, widthUs } from './grain.ts'
 import { jsonList } from './json.ts'
 import type { AnswerColumn, ResolvedQuery } from './query.ts'
 import { floorMod } from './time.ts'
@@ -47,6 +47,43 @@ const neededMeasures = (view: View, asked: string[]): ViewMeasure[] => {
   return view.measures.filter((m) => needed.has(m))
 }
 
+const statesOf = (view: View, query: ResolvedQuery): string[] => [
+  ...new Set(neededMeasures(view, query.measures).flatMap((m) => m.states)),
+]
+
+/** Columns of cells that the answer's SQL reads, in the order of cells: a relation without the others does as well. */
+export const cellsRead = (view: View, query: ResolvedQuery): string[] => {
+  const states = new Set(statesOf(view, query))
+  const text = JSON.stringify(query.filters).toLowerCase()
+  // A name that merely occurs in the filters counts: more than necessary is harmless.
+  const dimension = (name: string): boolean =>
+    query.dimensions.includes(name) || text.includes(JSON.stringify(name).toLowerCase())
+  return [
+    ...(view.bucket === null ? [] : ['_bucket']),
+    ...view.dimensions.filter((d) => dimension(d.name)).map((d) => d.name),
+    ...view.states.filter((s) => states.has(s.name)).map((s) => s.name),
+  ]
+}
+
+/** Whether the asked buckets are the view's own, so that a cell's bucket is its key and its label. */
+const isOwnGrain = (view: View, { grain, timeZone }: NonNullable<ResolvedQuery['bucket']>): boolean => {
+  const own = viewGrain(view.bucket!.grain)
+  if (own === null || timeZone !== 'UTC') return false
+  const months = monthsOf(own)
+  return months === null ? widthUs(own) === widthUs(grain) : months === monthsOf(grain)
+}
+
+/** SQL of the key that rows with a cell's `_bucket` are grouped by, and of a key's label. */
+const keyOf = (
+  view: View,
+  bucket: NonNullable<ResolvedQuery['bucket']>,
+): { key: string; label(key: string): string } => {
+  const { grain, timeZone } = bucket
+  return isOwnGrain(view, bucket)
+    ? { key: '_bucket', label: (key) => key }
+    : { key: bucketKey(grain, timeZone, '_bucket'), label: (key) => bucketLabel(grain, timeZone, key) }
+}
+
 /** Merged states per key: `_k` (when there is a bucket), dimensions, states, and `_hit` (always true). */
 const mergedSql = (view: View, query: ResolvedQuery, source: string, range: Range, states: string[]): string => {
   const { bucket, dimensions } = query
@@ -62,12 +99,20 @@ const mergedSql = (view: View, query: ResolvedQuery, source: string, range: Rang
     return `SELECT ${[...keys, ...merges, 'true AS _hit'].join(', ')} FROM ${from}${condition}${by}`
   }
   if (bucket === null) return grouped(source, where, null)
-  const ownKey = bucketKey(bucket.grain, bucket.timeZone, '_bucket')
-  if (bucket.hop === null) return grouped(source, where, ownKey)
+  const own = keyOf(view, bucket)
+  // Cells of one bucket share its key: where that is dear, it is made once for each bucket and joined.
+  const joined = own.key !== '_bucket' && view.dimensions.length > 0 && isCostly(bucket.grain, bucket.timeZone)
+  const inRange = rangeSql('_bucket', range)
+  const buckets = `SELECT DISTINCT _bucket FROM ${source}${inRange.length === 0 ? '' : ` WHERE ${inRange.join(' AND ')}`}`
+  const from = joined
+    ? `${source} _c LEFT JOIN (SELECT _bucket AS _b, ${own.key} AS _key FROM (${buckets})) _ks ON _c._bucket = _ks._b`
+    : source
+  const ownKey = joined ? '_key' : own.key
+  if (bucket.hop === null) return grouped(from, where, ownKey)
   // Each slice of the asked grain is merged once, then counted in every window that holds it.
   const { windowUs } = bucket.hop
-  const slice = bucketLabel(bucket.grain, bucket.timeZone, '_k')
-  const slices = `(SELECT * REPLACE (${slice} AS _k) FROM (${grouped(source, where, ownKey)}))`
+  const slice = own.label('_k')
+  const slices = `(SELECT * REPLACE (${slice} AS _k) FROM (${grouped(from, where, ownKey)}))`
   const inside = [
     ...(range.fromUs === null ? [] : [`_w >= ${range.fromUs}`]),
     ...(range.toUs === null ? [] : [`_w + ${windowUs} <= ${range.toUs}`]),
@@ -93,7 +138,7 @@ const STEP_US = 900_000_000n
  * Keys of all buckets of a range, in order, as rows (_n, _k): what fill and comparison count by. Counted by the engine alone,
  * so that they are the very keys of the merged rows.
  */
-const bucketTable = (query: ResolvedQuery, range: { fromUs: bigint; toUs: bigint }): string => {
+const bucketTable = (view: View, query: ResolvedQuery, range: { fromUs: bigint; toUs: bigint }): string => {
   const { grain, timeZone, hop } = query.bucket!
   const numbered = (key: string, from: string): string =>
     `(SELECT row_number() OVER (ORDER BY _k) AS _n, _k FROM (SELECT DISTINCT ${key} AS _k FROM ${from}))`
@@ -109,7 +154,8 @@ const bucketTable = (query: ResolvedQuery, range: { fromUs: bigint; toUs: bigint
   if (isCalendar(grain) && (width === null || timeZone !== 'UTC')) {
     const [first, last] = [range.fromUs, range.toUs - 1n].map((us) => bucketKey(grain, timeZone, timestamptz(us)))
     const step = width === null ? `to_months(${monthsOf(grain)})` : `to_days(${width / DAY_US})`
-    return numbered('u', `(SELECT unnest(generate_series(${first}, ${last}, ${step})) AS u)`)
+    const key = isOwnGrain(view, query.bucket!) ? bucketLabel(grain, timeZone, 'u') : 'u'
+    return numbered(key, `(SELECT unnest(generate_series(${first}, ${last}, ${step})) AS u)`)
   }
   const step = timeZone === 'UTC' || width! < STEP_US ? width! : STEP_US
   const steps = `(SELECT unnest(range(${range.fromUs}, ${range.toUs}, ${step})) AS u UNION ALL SELECT ${range.toUs - 1n})`
@@ -123,13 +169,21 @@ const bucketTable = (query: ResolvedQuery, range: { fromUs: bigint; toUs: bigint
 export const answerSql = (view: View, query: ResolvedQuery, source: string): AnswerSql => {
   const columns = answerColumns(view, query)
   const measures = neededMeasures(view, query.measures)
-  const states = [...new Set(measures.flatMap((m) => m.states))]
+  const states = statesOf(view, query)
   const { bucket, previous } = query
   const dims = query.dimensions.map(ident)
   const keys = [...(bucket === null ? [] : ['_k']), ...dims]
   const asked = query.measures.map(ident)
-  const ctes: string[] = [`_m AS (${mergedSql(view, query, source, query.range, states)})`]
-  let current = '_m'
+  const ctes: string[] = []
+  /** What is read once stands where it is read: planning a WITH takes longer. */
+  const relation = (name: string, sql: string, once: boolean): string => {
+    if (once) return `(${sql})`
+    ctes.push(`${name} AS (${sql})`)
+    return name
+  }
+  const filling = query.fill && bucket !== null
+  const merged = relation('_m', mergedSql(view, query, source, query.range, states), !(filling && dims.length > 0))
+  let current = merged
   const neutral = (): string => {
     if (!ctes.some((c) => c.startsWith('_z AS')))
       ctes.push(
@@ -137,19 +191,15 @@ export const answerSql = (view: View, query: ResolvedQuery, source: string): Ans
       )
     return '_z'
   }
-  if (query.fill && bucket !== null) {
+  if (filling) {
     const range = { fromUs: query.range.fromUs!, toUs: query.range.toUs! }
-    const groups = dims.length === 0 ? '(SELECT 1 AS _one)' : `(SELECT DISTINCT ${dims.join(', ')} FROM _m)`
+    const groups = dims.length === 0 ? '(SELECT 1 AS _one)' : `(SELECT DISTINCT ${dims.join(', ')} FROM ${merged})`
     const same = keys.map((k) => `m.${k} IS NOT DISTINCT FROM g.${k}`).join(' AND ')
     const filled = states.map((s) => `CASE WHEN m._hit THEN m.${s} ELSE z.${s} END AS ${s}`)
     const z = neutral()
-    ctes.push(
-      `_f AS (SELECT ${[...keys.map((k) => `g.${k}`), ...filled, 'true AS _hit'].join(', ')} FROM (SELECT * FROM ${bucketTable(query, range)} CROSS JOIN ${groups}) g LEFT JOIN _m m ON ${same} CROSS JOIN ${z} z)`,
-    )
-    current = '_f'
+    current = `(SELECT ${[...keys.map((k) => `g.${k}`), ...filled, 'true AS _hit'].join(', ')} FROM (SELECT * FROM ${bucketTable(view, query, range)} CROSS JOIN ${groups}) g LEFT JOIN ${merged} m ON ${same} CROSS JOIN ${z} z)`
   }
-  ctes.push(`_p AS (${presentSql(measures, [...keys, '_hit'], current)})`)
-  let last = '_p'
+  let last = `(${presentSql(measures, [...keys, '_hit'], current)})`
   if (previous !== null) {
     ctes.push(`_pm AS (${mergedSql(view, query, source, previous, states)})`)
     ctes.push(`_pp AS (${presentSql(measures, [...keys, '_hit'], '_pm')})`)
@@ -157,7 +207,7 @@ export const answerSql = (view: View, query: ResolvedQuery, source: string): Ans
     const pairs: string[] = dims.map((d) => `p.${d} IS NOT DISTINCT FROM c.${d}`)
     let pairing = ''
     if (bucket !== null) {
-      ctes.push(`_bc AS ${bucketTable(query, range)}`, `_bp AS ${bucketTable(query, previous)}`)
+      ctes.push(`_bc AS ${bucketTable(view, query, range)}`, `_bp AS ${bucketTable(view, query, previous)}`)
       pairing = ' LEFT JOIN _bc ON _bc._k = c._k LEFT JOIN _bp ON _bp._n = _bc._n'
       pairs.push('p._k = _bp._k')
     }
@@ -171,17 +221,12 @@ export const answerSql = (view: View, query: ResolvedQuery, source: string): Ans
       const value = query.fill ? `CASE WHEN p._hit THEN p.${ident(m)} ELSE _zp.${ident(m)} END` : `p.${ident(m)}`
       return `${value} AS ${ident(`${m}_previous`)}`
     })
-    ctes.push(
-      `_q AS (SELECT ${[...keys.map((k) => `c.${k}`), ...asked.map((m) => `c.${m}`), ...own].join(', ')} FROM _p c${pairing} LEFT JOIN _pp p ON ${pairs.join(' AND ') || 'true'}${extra})`,
-    )
-    last = '_q'
+    last = `(SELECT ${[...keys.map((k) => `c.${k}`), ...asked.map((m) => `c.${m}`), ...own].join(', ')} FROM ${last} c${pairing} LEFT JOIN _pp p ON ${pairs.join(' AND ') || 'true'}${extra})`
   }
   const label =
-    bucket === null
-      ? []
-      : [`${bucket.hop === null ? bucketLabel(bucket.grain, bucket.timeZone, '_k') : '_k'} AS ${ident(bucket.name)}`]
+    bucket === null ? [] : [`${bucket.hop === null ? keyOf(view, bucket).label('_k') : '_k'} AS ${ident(bucket.name)}`]
   const out = columns.filter((c) => c.name !== bucket?.name).map((c) => ident(c.name))
-  ctes.push(`_a AS (SELECT ${[...label, ...out].join(', ')} FROM ${last})`)
+  const answer = `(SELECT ${[...label, ...out].join(', ')} FROM ${last})`
   const ordered = new Set(query.orderBy.map((o) => o.column))
   const order = [
     ...query.orderBy.map((o) => `_a.${ident(o.column)} ${o.desc ? 'DESC' : 'ASC'} NULLS LAST`),
@@ -190,5 +235,6 @@ export const answerSql = (view: View, query: ResolvedQuery, source: string): Ans
       .map((c) => `_a.${ident(c)} ASC NULLS LAST`),
   ]
   const tail = `${order.length === 0 ? '' : ` ORDER BY ${order.join(', ')}`}${query.limit === null ? '' : ` LIMIT ${query.limit + 1}`}`
-  return { sql: `WITH ${ctes.join(',\n')}\nSELECT ${jsonList(columns, '_a')} FROM _a${tail}`, columns }
+  const lead = ctes.length === 0 ? '' : `WITH ${ctes.join(',\n')}\n`
+  return { sql: `${lead}SELECT ${jsonList(columns, '_a')} FROM ${answer} _a${tail}`, columns }
 }
