@@ -91,11 +91,16 @@ export const packSql = (view: View, source: string): string => {
 
 /**
  * Cells of packed lines held in an NDJSON file. `longest`: bytes of the longest line, if the caller knows it: the reader
- * reserves twice that much memory for each query, used or not.
+ * reserves twice that much memory for each query, used or not. `numbered`: the caller has put fields `b` and `e` into each
+ * line, numbers of its block and its epoch, which come out as `_block` and `_epoch`.
  */
-export const unpackSql = (view: View, file: string, longest = 67_108_864): string => {
+export const unpackSql = (view: View, file: string, longest = 67_108_864, numbered = false): string => {
   const columns = cellColumns(view)
-  const spec = columns.map((c, i) => `${literal(`c${i}`)}: ${literal(packed(c.type, '').type)}`).join(', ')
-  const out = columns.map((c, i) => `${packed(c.type, '').unpack(`c${i}`)} AS ${ident(c.name)}`)
+  const fields = columns.map((c, i) => `${literal(`c${i}`)}: ${literal(packed(c.type, '').type)}`)
+  const spec = [...(numbered ? [`'b': 'INTEGER', 'e': 'INTEGER'`] : []), ...fields].join(', ')
+  const out = [
+    ...columns.map((c, i) => `${packed(c.type, '').unpack(`c${i}`)} AS ${ident(c.name)}`),
+    ...(numbered ? ['b AS _block', 'e AS _epoch'] : []),
+  ]
   return `SELECT ${out.join(', ')} FROM read_json(${literal(file)}, format = 'newline_delimited', records = true, columns = {${spec}}, maximum_object_size = ${longest})`
 }
