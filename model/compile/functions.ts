@@ -337,7 +337,7 @@ export const ADVICE: Readonly<Record<string, string>> = {
   hash: 'use md5(…): hash() is not the same in every release of DuckDB',
   time_bucket:
     "use date_trunc('<unit>', …); time_bucket makes the view's bucket and takes the event time column itself",
-  strptime: 'use TRY_CAST(… AS TIMESTAMPTZ)',
+  strptime: 'use TRY_CAST(… AS TIMESTAMP)',
   date_diff: 'subtract epoch_ms(…) of both times',
   datediff: 'subtract epoch_ms(…) of both times',
   age: 'subtract epoch_ms(…) of both times',

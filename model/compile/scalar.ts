@@ -182,6 +182,14 @@ const checkCast = (scope: Scope, node: Node): Checked => {
       expected: "text taken out of it, then TRY_CAST(column ->> '<path>' AS type)",
       next: "use ->> '<path>' first",
     })
+  // The engine (1.5.6) reads a text without a zone in the zone that a text before it named: rows would depend on each other.
+  if (child.type.kind === 'VARCHAR' && type.kind === 'TIMESTAMPTZ' && !child.constant)
+    return refuse(scope.source, node, {
+      code: 'WEIR_MODEL_TYPE',
+      message: 'Text cannot be cast to TIMESTAMPTZ in a view.',
+      expected: 'a time whose reading does not depend on other rows',
+      next: 'declare the column as TIMESTAMPTZ in the dataset, or write TRY_CAST(… AS TIMESTAMP), which takes UTC times',
+    })
   const tree = withAlias({ ...node, child: child.tree }, '')
   const total = node.try_cast === true || castIsTotal(child.type, type)
   const bounded = child.type.bounded && ['DATE', 'TIMESTAMP', 'TIMESTAMPTZ'].includes(type.kind)

@@ -117,8 +117,8 @@ const REFUSED: [string, string, number, RegExp, RegExp][] = [
   [view("first(dt + INTERVAL '1 day') AS n"), 'PARTIAL', 2, /calendar/, /TRY/],
   [view('max(epoch_us(TRY_CAST(s AS DATE))) AS n'), 'PARTIAL', 2, /calendar/, /TRY/],
   [view('max(week(coalesce(dt, TRY_CAST(s AS DATE)))) AS n'), 'PARTIAL', 2, /calendar/, /TRY/],
-  [view('first(CAST(TRY_CAST(s AS TIMESTAMPTZ)::TIMESTAMP AS DATE)) AS n'), 'PARTIAL', 2, /TIMESTAMP/, /TRY_CAST/],
-  [view("first(timezone('UTC', TRY_CAST(s AS TIMESTAMPTZ))::DATE) AS n"), 'PARTIAL', 2, /calendar/, /TRY/],
+  [view("first(timezone('UTC', TRY(ts + INTERVAL '1 hour'))::DATE) AS n"), 'PARTIAL', 2, /calendar/, /TRY/],
+  [view('max(TRY_CAST(s AS TIMESTAMPTZ)) AS n'), 'TYPE', 2, /Text/, /AS TIMESTAMP\)/],
   // types
   [view('x AS spot, count(*) AS n'), 'DIMENSION', 2, /DOUBLE/, /DECIMAL|classes/],
   [view('j AS spot, count(*) AS n'), 'DIMENSION', 2, /JSON/, /->>/],
