@@ -19,6 +19,9 @@ import { packageVersion } from './package.ts'
 import type { Shared } from './ports.ts'
 import type { ServeOptions } from './serve-options.ts'
 
+/** How far answers may lag behind the speed state, ms: less than anybody sees. */
+const STALE_MS = 50
+
 /** For a process without the batch role: its jobs run elsewhere. */
 const noScheduler = (): Scheduler => {
   const elsewhere = (): never => {
@@ -128,6 +131,7 @@ export const startServing = async (shared: ServeOptions): Promise<{ url: string 
       versions: ports.versions,
       settings,
       now: Date.now,
+      staleMs: STALE_MS,
       drift: drift.of,
       alarms: alarms.list,
     })
