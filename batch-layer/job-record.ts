@@ -8,7 +8,9 @@
 import { createHash } from 'node:crypto'
 import type { OffsetRange } from '../lake/scan.ts'
 import { seal, unseal } from '../lake/sealed.ts'
+import { WeirError } from '../model/errors.ts'
 import type { ObjectStore } from '../model/ports/object-store.ts'
+import type { PartFile } from '../model/ports/publications.ts'
 import type { Cut } from '../model/position.ts'
 import type { View } from '../model/view.ts'
 import type { InputFile, ShardResult } from './shard.ts'
@@ -51,9 +53,44 @@ export const findJobs = async (store: ObjectStore, view: { name: string; version
   for (const { key } of await store.list(folderOf(view))) {
     if (!key.endsWith('/job.json')) continue
     const bytes = await store.get(key)
-    if (bytes !== null) jobs.push(unseal<JobRecord>(bytes, key))
+    if (bytes === null) continue
+    const job = whole<JobRecord>(bytes, key)
+    // A damaged plan cannot be continued, and must not keep others from running: its files are unpinned.
+    if (job === null) await store.delete(key)
+    else jobs.push(job)
   }
   return jobs.sort((a, b) => (a.startedAt < b.startedAt ? 1 : -1))
+}
+
+const whole = <T extends { formatVersion: number }>(bytes: Uint8Array, key: string): T | null => {
+  try {
+    return unseal<T>(bytes, key)
+  } catch (error) {
+    if (error instanceof WeirError && error.code === 'WEIR_LAKE_CORRUPT') return null
+    throw error
+  }
+}
+
+/** Whether every record of a job, and every file that one names, is as it was written. */
+export const recordsAreWhole = async (store: ObjectStore, job: JobRecord): Promise<boolean> => {
+  for (const { key } of await store.list(`${ROOT}${job.view}/${job.version}/${job.id}/`)) {
+    const bytes = await store.get(key)
+    if (bytes === null || key.endsWith('/job.json')) continue
+    const record = whole<ShardResult>(bytes, key)
+    if (record === null) return false
+    for (const file of record.files) if (!(await isWhole(store, file))) return false
+  }
+  return true
+}
+
+const isWhole = async (store: ObjectStore, file: PartFile): Promise<boolean> => {
+  try {
+    await store.localFile(file.key, file)
+    return true
+  } catch (error) {
+    if (error instanceof WeirError && error.code === 'WEIR_LAKE_CORRUPT') return false
+    throw error
+  }
 }
 
 /** Ends a job: its plan goes first, so that half a record is never continued. Its files are unpinned, not deleted. */

@@ -6,7 +6,7 @@ import type { ScanFile } from '../lake/scan.ts'
 import type { Cut } from '../model/position.ts'
 import type { View } from '../model/view.ts'
 import { type BatchContext, checkSignal, datasetOf } from './context.ts'
-import { endJob, findJobs, type JobRecord, meaningOf, recordKey, writeJob } from './job-record.ts'
+import { endJob, findJobs, type JobRecord, meaningOf, recordKey, recordsAreWhole, writeJob } from './job-record.ts'
 import { NO_PARTS, type Parts, slotsFor } from './parts.ts'
 import { type InputFile, inProcessRunner, recordedShard, type ShardJob } from './shard.ts'
 
@@ -78,12 +78,13 @@ export const openJob = async (
   return { job, resumed: false }
 }
 
-/** Whether the inputs of the shards that are still to run are in the store, and the files of those that ran. */
+/** Whether the inputs of the shards that are still to run are in the store, the files of those that ran, and no record is damaged. */
 const readable = async (ctx: BatchContext, view: View, job: JobRecord): Promise<boolean> => {
   const store = ctx.lake.store
   const present = new Set<string>()
   for (const prefix of [`events/${view.dataset}/`, `parts/${view.name}/${view.version}/`])
     for (const { key } of await store.list(prefix)) present.add(key)
+  if (!(await recordsAreWhole(store, job))) return false
   for (const [n, inputs] of job.shards.entries()) {
     const done = await recordedShard(store, recordKey(job, 'shard', n))
     if ((done?.files ?? inputs).some((f) => !present.has(f.key))) return false
