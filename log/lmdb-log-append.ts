@@ -207,6 +207,7 @@ const appendInTransaction = (
     end = block.after
   }
   const key = stateKey(dataset, partition)
-  void db.put(key, encodeValue(key, { ...state, end, bytes }))
+  const events = state.events === undefined ? {} : { events: records.reduce((n, r) => n + r.events, state.events) }
+  void db.put(key, encodeValue(key, { ...state, end, bytes, ...events }))
   return end
 }

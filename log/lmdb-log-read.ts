@@ -13,8 +13,9 @@ export type LogDatabase = RootDatabase<Buffer, (string | number)[]>
 
 export const STATE_FORMAT = 1
 
-/** What is stored of a partition: where its records start and end, and the bytes of its blocks. */
-export type PartitionState = { formatVersion: 1; start: Position; end: Position; bytes: number }
+/** What is stored of a partition: where its records start and end, the bytes of its blocks, and the events ever appended (absent
+ *  where the partition was made before they were counted). */
+export type PartitionState = { formatVersion: 1; start: Position; end: Position; bytes: number; events?: number }
 
 export const stateKey = (dataset: string, partition: number): (string | number)[] => ['p', dataset, partition]
 export const blockKey = (dataset: string, partition: number, offset: number): (string | number)[] => [

@@ -120,7 +120,13 @@ export const openLmdbLog = async (options: LmdbLogOptions): Promise<EventLog> =>
         if (stored === undefined) void db.put(key, encodeValue(key, { formatVersion: 1, logId }))
         for (let p = 0; p < partitions; p++) {
           if (readState(db, dataset, p) !== undefined) continue
-          const state: PartitionState = { formatVersion: 1, start: genesis(logId), end: genesis(logId), bytes: 0 }
+          const state: PartitionState = {
+            formatVersion: 1,
+            start: genesis(logId),
+            end: genesis(logId),
+            bytes: 0,
+            events: 0,
+          }
           void db.put(stateKey(dataset, p), encodeValue(stateKey(dataset, p), state))
         }
       })
@@ -135,7 +141,13 @@ export const openLmdbLog = async (options: LmdbLogOptions): Promise<EventLog> =>
       snapshot(db, (txn) => {
         const state = readState(db, dataset, partition, txn)
         if (state === undefined) throw unknownPartition(dataset, partition)
-        return { logId: state.end.logId, startOffset: state.start.offset, endOffset: state.end.offset }
+        const { start, end, events } = state
+        return {
+          logId: end.logId,
+          startOffset: start.offset,
+          endOffset: end.offset,
+          ...(events === undefined ? {} : { events }),
+        }
       }),
     positionAt: async (dataset, partition, offset) =>
       snapshot(db, (txn) => {
