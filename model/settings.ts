@@ -83,7 +83,7 @@ export const SettingsSchema = Type.Object(
       recordEvents: integer(5_000, 1, 100_000, 'events of a log record at which the next one begins'),
     }),
     speed: group({
-      batchBytes: integer(8 * MiB, 1_024, 1_024 * MiB, 'greatest micro-batch in bytes'),
+      batchBytes: integer(32 * MiB, 1_024, 1_024 * MiB, 'greatest micro-batch in bytes, taken when far behind'),
       waitMs: integer(200, 1, 60_000, 'longest wait for new records before the worker looks around'),
       seenIds: integer(
         20_000_000,
@@ -91,7 +91,7 @@ export const SettingsSchema = Type.Object(
         1_000_000_000,
         'most ids in a de-duplication window; above it the worker waits',
       ),
-      blockBytes: integer(256 * 1024, 1_024, 64 * MiB, 'size at which a block of cells is split'),
+      blockBytes: integer(256 * 1024, 1_024, 64 * MiB, 'size in bytes to which a block of cells is filled'),
     }),
     archive: group({
       maxAgeMs: integer(60_000, 100, 86_400_000, 'age in ms at which new records are archived'),

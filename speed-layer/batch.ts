@@ -24,11 +24,14 @@ export type Decoded = Counters & { table: string; change: SeenChange; parts?: Pa
 /**
  * What earlier batches tell about the way to take the next one; never about its effect.
  * `skip`: batches to decode into a table before the short way is tried again; `failed`: how many that were last time;
- * `times`: whether event times have to be compared with those of their own records.
+ * `times`: batches for which event times are compared with those of their own records at once.
  */
-export type Habit = { skip: number; failed: number; times: boolean }
+export type Habit = { skip: number; failed: number; times: number }
 
-export const newHabit = (): Habit => ({ skip: 0, failed: 0, times: false })
+const COMPARED = 32
+const MOST_SKIPPED = 64
+
+export const newHabit = (): Habit => ({ skip: 0, failed: 0, times: 0 })
 
 export type BatchContext = { engine: Engine; session: Session; dataset: Dataset; partition: number; habit: Habit }
 
@@ -64,7 +67,7 @@ export const decode = async (
   if (habit.skip > 0) habit.skip--
   else if (views.length > 0 && idColumn(dataset) === null && canFuse(views)) {
     const reduced = await reduce(ctx, table, records, times, columns, views, seen)
-    habit.failed = reduced === null ? Math.min(64, habit.failed * 2 || 4) : 0
+    habit.failed = reduced === null ? Math.min(MOST_SKIPPED, habit.failed * 2 || 4) : 0
     if (reduced !== null) return reduced
     habit.skip = habit.failed
   }
@@ -111,7 +114,7 @@ const reduce = async (
   const needed = views.some((v) => v.needsPosition || v.needsAppendTime)
   for (;;) {
     const all = { partition, offsets: records.map((r) => r.offset), effectiveMs: times }
-    const compared = habit.times
+    const compared = habit.times > 0
     const positions = needed || compared ? { positions: all } : {}
     const timely = compared ? `${ident(dataset.eventTime)} <= _append_time` : null
     let found: Awaited<ReturnType<typeof aggregateDecoded>> | undefined
@@ -121,9 +124,10 @@ const reduce = async (
     })
     if (batch === null) return null
     const { parts, summary } = found!
-    // Some event may be from the future of its record, unless all are older than the first one.
-    habit.times = summary.greatestUs !== null && BigInt(summary.greatestUs) > BigInt(times[0]!) * 1000n
-    if (habit.times && !compared) continue
+    // Unless all are older than the first record, some event may be from the future of its own.
+    const young = summary.greatestUs !== null && BigInt(summary.greatestUs) > BigInt(times[0]!) * 1000n
+    habit.times = young ? COMPARED : Math.max(0, habit.times - 1)
+    if (young && !compared) continue
     const decoded = records.flatMap((r, i) =>
       batch.decoded[i] ? [{ recordId: r.recordId, effectiveMs: times[i]! }] : [],
     )

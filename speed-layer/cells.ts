@@ -4,8 +4,8 @@
  * block hashes kept here are those of the last committed state.
  *
  * A batch only adds rows: its partial cells, beside those of earlier batches. Packing merges the rows of the touched blocks,
- * and when rows have piled up the whole table is merged into one row per cell. A block is filled to a bound and then the
- * next one of its bucket is begun: blocks are bounded, never split and never move (docs/decisions/block-layout.md).
+ * and when rows have piled up the whole table is merged into one row per cell. A block is filled to a bound, in cells and in
+ * bytes, and then the next one of its bucket is begun: blocks are never split and never move (docs/decisions/block-layout.md).
  */
 import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -16,15 +16,19 @@ import { ident, literal } from '../model/ident.ts'
 import type { Block } from '../model/ports/speed-store.ts'
 import type { View } from '../model/view.ts'
 
-const CELLS_PER_BLOCK = 512
-const HEAVY_CELLS_PER_BLOCK = 32
+/** Places of a block: one for each cell of ordinary size. */
+const PLACES = 512
+const HEAVY_PLACES = 32
+const BLOCK_BYTES = 256 * 1024
 
-/** The table's own columns: block, place in the bucket (blocks are runs of places), batch that added the row. */
+/** The table's own columns: block, last place in the bucket (blocks are runs of places), batch that added the row. */
 const OWN = '_block VARCHAR, _slot BIGINT, _batch BIGINT'
 
 export type Cells = {
   view: View
   table: string
+  /** Size in bytes to which a block is filled. */
+  blockBytes: number
   hashes: Map<string, string>
   digest: string
   /** Rows in the table, and the rows there were when it was last merged. */
@@ -45,18 +49,34 @@ export type CellChange = {
 
 let serial = 0
 
-export const emptyCells = async (session: Session, view: View): Promise<Cells> => {
+export const emptyCells = async (session: Session, view: View, blockBytes = BLOCK_BYTES): Promise<Cells> => {
   const table = `cells_${serial++}`
   const columns = cellTableColumns(view)
   await session.run(`CREATE TEMP TABLE ${table} (${columns}${columns ? ', ' : ''}${OWN})`)
-  return { view, table, hashes: new Map(), digest: EMPTY_DIGEST, rows: 0, merged: 0, batch: 0 }
+  return { view, table, blockBytes, hashes: new Map(), digest: EMPTY_DIGEST, rows: 0, merged: 0, batch: 0 }
 }
 
 export const dropCells = (session: Session, cells: Cells): Promise<void> =>
   session.run(`DROP TABLE IF EXISTS ${cells.table}`)
 
 const isHeavy = (view: View): boolean => view.states.some((s) => s.heavy)
-const perBlock = (view: View): number => (isHeavy(view) ? HEAVY_CELLS_PER_BLOCK : CELLS_PER_BLOCK)
+const placesOf = (view: View): number => (isHeavy(view) ? HEAVY_PLACES : PLACES)
+
+/** About the bytes that a new cell's numbers and its sketches take in a block. */
+const NUMBER_BYTES = 24
+const SKETCH_BYTES = 1_024
+
+/** Places that a cell takes, as SQL: one, more if its texts are long, so that a block's bytes are bounded too. */
+const weightSql = ({ view, blockBytes }: Cells, alias: string): string => {
+  const columns = cellColumns(view)
+  const texts = columns.filter((c) => c.type === 'VARCHAR' || c.type === 'JSON')
+  const sketches = view.states.filter((s) => s.heavy).length
+  const bytes = [
+    NUMBER_BYTES * columns.length + SKETCH_BYTES * sketches,
+    ...texts.map((c) => `coalesce(strlen(${alias}.${ident(c.name)}), 0)`),
+  ]
+  return `(1 + (${bytes.join(' + ')}) // ${Math.max(1, Math.floor(blockBytes / placesOf(view)))})`
+}
 
 /** Cells from the blocks of an epoch, or null when the blocks are not those that `digest` and `count` speak of. */
 export const loadCells = async (
@@ -65,11 +85,12 @@ export const loadCells = async (
   view: View,
   blocks: Block[],
   expected: { digest: string; blocks: number },
+  blockBytes = BLOCK_BYTES,
 ): Promise<Cells | null> => {
   if (!blocksFit(blocks, expected)) return null
-  const cells = await emptyCells(session, view)
+  const cells = await emptyCells(session, view, blockBytes)
   if (blocks.length === 0) return cells
-  const size = perBlock(view)
+  const size = placesOf(view)
   const file = join(engine.scratchDir, `${cells.table}-${process.pid}.ndjson`)
   try {
     await writeFile(file, Buffer.concat(blocks.map((b) => b.bytes)))
@@ -82,7 +103,8 @@ export const loadCells = async (
       return `(${start}, ${literal(id)}, ${Number(id.slice(id.lastIndexOf('.') + 1)) * size})`
     })
     await session.run(`INSERT INTO ${cells.table} BY NAME
-      SELECT cell.* EXCLUDE (_line), start._block, start._place + least(cell._line - start._first, ${size - 1}) AS _slot, 0 AS _batch
+      SELECT cell.* EXCLUDE (_line), start._block, start._place + least(${size}, sum(${weightSql(cells, 'cell')})
+        OVER (PARTITION BY start._block ORDER BY cell._line))::BIGINT - 1 AS _slot, 0 AS _batch
       FROM (SELECT *, row_number() OVER () - 1 AS _line FROM (${unpackSql(view, file)})) cell
       ASOF JOIN (VALUES ${starts.join(', ')}) start(_first, _block, _place) ON cell._line >= start._first`)
     cells.rows = line
@@ -113,7 +135,8 @@ const mergedSql = (view: View, source: string): string => {
 }
 
 /** Adds a batch's partial cells: a known cell keeps its place, new ones take the next places of their bucket. */
-const addSql = ({ view, table }: Cells, partSql: string, batch: number): string => {
+const addSql = (cells: Cells, partSql: string, batch: number): string => {
+  const { view, table } = cells
   const keys = keyColumns(view).map((k) => ident(k.name))
   const same = keys.length ? keys.map((k) => `k.${k} IS NOT DISTINCT FROM p.${k}`).join(' AND ') : 'true'
   const columns = cellColumns(view).map((c) => `p.${ident(c.name)}`)
@@ -127,10 +150,10 @@ const addSql = ({ view, table }: Cells, partSql: string, batch: number): string 
     near AS MATERIALIZED (SELECT ${known}, ${bucketOf(view, 'c')} AS _b FROM ${table} c${buckets}),
     known AS (SELECT DISTINCT * EXCLUDE (_b) FROM near),
     ends AS (SELECT _b, max(_slot) + 1 AS _end FROM near GROUP BY _b),
-    placed AS (SELECT ${columns.length ? `${columns.join(', ')}, ` : ''}k._block AS _block, coalesce(k._slot, coalesce(e._end, 0) +
-        row_number() OVER (PARTITION BY ${bucket}, k._slot IS NULL${order}) - 1) AS _slot
+    placed AS (SELECT ${columns.length ? `${columns.join(', ')}, ` : ''}k._block AS _block, coalesce(k._slot, coalesce(e._end, 0) - 1 +
+        sum(${weightSql(cells, 'p')}) OVER (PARTITION BY ${bucket}, k._slot IS NULL${order} ROWS UNBOUNDED PRECEDING)::BIGINT) AS _slot
       FROM part p LEFT JOIN known k ON ${same} LEFT JOIN ends e ON e._b IS NOT DISTINCT FROM ${bucket})
-    SELECT * REPLACE (coalesce(_block, ${name} || '.' || (_slot // ${perBlock(view)})::VARCHAR) AS _block), ${batch} AS _batch FROM placed`
+    SELECT * REPLACE (coalesce(_block, ${name} || '.' || (_slot // ${placesOf(view)})::VARCHAR) AS _block), ${batch} AS _batch FROM placed`
 }
 
 /**

@@ -79,7 +79,7 @@ export const openLmdbSpeedStore = async (options: LmdbSpeedStoreOptions): Promis
       })
       if (refused === undefined) return result
     } catch (error) {
-      throw writeFailed(error)
+      throw writeFailed(await causeOf(error))
     }
     throw refused.error
   }
@@ -202,11 +202,30 @@ export const openLmdbSpeedStore = async (options: LmdbSpeedStoreOptions): Promis
   }
 }
 
+/** lmdb rejects with a wrapper whose `commitError` is a promise of the cause, and that promise has to be held as well. */
+const causeOf = async (error: unknown): Promise<unknown> => {
+  if (!(error instanceof Error && 'commitError' in error)) return error
+  const cause = Promise.resolve(error.commitError).then(
+    () => error,
+    (inner: unknown) => inner,
+  )
+  return Promise.race([cause, new Promise((resolve) => setTimeout(resolve, 100, error))])
+}
+
 /** A file that is shorter than its last page would kill the process when that page is touched: refused here. */
 const openChecked = async (folder: string, readOnly: boolean): Promise<Database> => {
   let db: Database
   try {
-    db = open({ path: folder, encoding: 'binary', overlappingSync: true, noSubdir: false, readOnly })
+    db = open({
+      path: folder,
+      encoding: 'binary',
+      overlappingSync: true,
+      // Every write here is an explicit transaction. lmdb's batch around an event turn would add a promise of its own that
+      // nobody holds: on a full disk its rejection, unhandled, would end the process.
+      eventTurnBatching: false,
+      noSubdir: false,
+      readOnly,
+    })
   } catch (error) {
     throw corrupt(folder, error instanceof Error ? error.message : String(error), error)
   }

@@ -21,6 +21,7 @@ export type ReplayContext = BatchContext & {
   store: SpeedStore
   key: StoreKey
   seenIds: number
+  blockBytes: number
 }
 
 export type Replay = {
@@ -57,7 +58,8 @@ export const stepReplay = async (
 ): Promise<{ kind: 'more' | 'stale' | 'lost' | 'installed'; records: number }> => {
   const { session, log, key } = ctx
   for (const target of replay.targets) {
-    if (samePosition(target.fed.cut, replay.cursor)) target.cells ??= await emptyCells(session, target.fed.view)
+    if (samePosition(target.fed.cut, replay.cursor))
+      target.cells ??= await emptyCells(session, target.fed.view, ctx.blockBytes)
   }
   if (samePosition(replay.cursor, until)) return { kind: await install(ctx, replay, until), records: 0 }
   if (replay.cursor.offset >= until.offset) return { kind: 'lost', records: 0 }

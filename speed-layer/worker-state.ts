@@ -123,7 +123,9 @@ export const adopt = async (
     if (held) await dropCells(session, held.cells)
     state.held.delete(version)
     const blocks = open.blocks === 0 ? [] : await options.store.blocks(state.key, version, open.from)
-    const cells = whole ? await loadCells(options.engine, session, compiled, blocks, open) : null
+    const cells = whole
+      ? await loadCells(options.engine, session, compiled, blocks, open, options.settings.blockBytes)
+      : null
     if (cells === null) damaged.push(version)
     else state.held.set(version, { epoch: open.from, cells })
   }

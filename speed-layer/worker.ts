@@ -96,7 +96,8 @@ export const openSpeedWorker = async (options: SpeedWorkerOptions): Promise<Spee
 
   const replayStep = async (): Promise<StepResult> => {
     const replay = state.replay!
-    const ctx = { ...options, session: state.session!, habit: state.habit, key: state.key, seenIds: settings.seenIds }
+    const { seenIds, blockBytes } = settings
+    const ctx = { ...options, session: state.session!, habit: state.habit, key: state.key, seenIds, blockBytes }
     const { kind, records } = await stepReplay(ctx, replay, state.header!.position, settings.batchBytes)
     if (kind === 'more') return { kind: 'rebuilt', records }
     if (kind === 'installed') {

@@ -81,4 +81,24 @@ describe('cells', () => {
     if (view !== total) expect(merges).toBeGreaterThan(0)
     expect(await stored(view, await packAll(session, cells))).toEqual(reference)
   })
+
+  it('bound blocks in bytes where dimensions are long, before and after a load', async () => {
+    const blockBytes = 20_000
+    const blocks = new Map<string, Block>()
+    let cells: Cells = await emptyCells(session, byCountry, blockBytes)
+    const rows = (batch: number): string =>
+      `(SELECT make_timestamptz(0) AS ts, repeat('x', ((i * 37 + ${batch}) % 50)::INTEGER * 100) || i AS country, 1::DECIMAL(18,2) AS amount, 1::BIGINT AS n FROM range(${batch * 40}, ${batch * 40 + 40}) r(i))`
+    for (let batch = 0; batch < 12; batch++) {
+      const change = await mergePart(session, cells, partialSql(byCountry, rows(batch)))
+      await commitCells(session, cells, change)
+      for (const block of change.blocks) blocks.set(block.id, block)
+      const expected = { digest: cells.digest, blocks: blocks.size }
+      if (batch % 3 === 2)
+        cells = (await loadCells(engine, session, byCountry, [...blocks.values()], expected, blockBytes))!
+    }
+    const sizes = [...blocks.values()].map((b) => b.bytes.byteLength)
+    // A block ends with the cell that passes the bound.
+    expect(Math.max(...sizes)).toBeLessThan(blockBytes + 5_200)
+    expect(sizes.length).toBeLessThan((2.5 * sizes.reduce((a, b) => a + b)) / blockBytes)
+  })
 })
