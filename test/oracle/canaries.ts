@@ -16,6 +16,13 @@ export type Canary = {
   from?: number
 }
 
+/** Digests hide some faults by refusing to answer: planted beside those. */
+const UNCHECKED = {
+  file: 'serving-layer/speed-draft.ts',
+  find: 'fits &&= sameEpoch(own, epoch)',
+  replace: 'fits &&= own !== undefined',
+}
+
 export const CANARIES: Canary[] = [
   {
     name: 'missing compare-and-set: the position is not compared',
@@ -40,6 +47,7 @@ export const CANARIES: Canary[] = [
     file: 'speed-layer/store-rules.ts',
     find: 'if (write === undefined || !samePosition(write.epoch, openEpoch(stored.views[version]!).from))',
     replace: 'if (write === undefined)',
+    also: [UNCHECKED],
   },
   {
     name: 'epochs named by a counter: blocks of one number mix',
@@ -47,6 +55,7 @@ export const CANARIES: Canary[] = [
     file: 'test/support/memory-speed-store.ts',
     find: '${epochName(from)}',
     replace: '${from.offset % 2}',
+    also: [UNCHECKED],
   },
   {
     name: 'a cut does not open the next epoch',

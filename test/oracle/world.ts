@@ -201,7 +201,8 @@ const openWorld = async (o: WorldOptions) => {
           dataset,
           partition,
           versions,
-          settings: settings.speed,
+          // Owners of one partition cut their batches differently.
+          settings: { ...settings.speed, batchBytes: serial % 2 === 0 ? 1_024 : settings.speed.batchBytes },
           alarm: (error) => alarms.push(error),
           lookEveryMs: eager ? 0 : 3_600_000,
           verifyEveryMs: 0,
