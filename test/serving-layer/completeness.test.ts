@@ -290,10 +290,12 @@ describe('the engine', () => {
 })
 
 describe('tokens', () => {
-  beforeEach(open)
-  afterEach(close)
-  it('wait until the answer holds what was written', async () => {
+  beforeAll(async () => {
+    await open()
     await fill()
+  })
+  afterAll(close)
+  it('wait until the answer holds what was written', async () => {
     const token = await lab.append(5, 0)
     await refused(lab.serving.query({ ...QUERY, atLeast: token }), 'NOT_YET')
     await refused(lab.serving.query({ ...QUERY, atLeast: token, waitMs: 20 }), 'NOT_YET')
@@ -302,7 +304,6 @@ describe('tokens', () => {
     expect((await waiting).rows).toEqual([{ sold: 85 }])
   })
   it('of another log, or another history, are gone', async () => {
-    await fill()
     const token = decodeToken(await lab.append(5, 0))
     await lab.speedUp()
     const gone = async (change: Partial<typeof token>): Promise<void> => {
@@ -319,7 +320,6 @@ describe('tokens', () => {
     expect((await refusal(lab.serving.query({ ...QUERY, atLeast: 'nonsense' }))).code).toBe('WEIR_MODEL_BAD_TOKEN')
   })
   it('are not met by a speed state of a replaced history (H6)', async () => {
-    await fill()
     const token = await lab.append(5, 0)
     await lab.append(5, 0)
     await lab.speedUp()
@@ -339,10 +339,12 @@ describe('tokens', () => {
 })
 
 describe('caches', () => {
-  beforeEach(open)
-  afterEach(close)
-  it('give the same answer under the same key, and another one when anything changes', async () => {
+  beforeAll(async () => {
+    await open()
     await fill()
+  })
+  afterAll(close)
+  it('give the same answer under the same key, and another one when anything changes', async () => {
     let reads = 0
     const { speed } = lab
     const serving = over({
@@ -365,7 +367,6 @@ describe('caches', () => {
   })
 
   it('never show one key’s rows to another', async () => {
-    await fill()
     const query: Query = { view: 'takings', dimensions: ['country'], grain: 'all', measures: ['sold'] }
     const keys = ['DE', 'FR', '東京', "O'Hara", ''].map((country) => ({ where: { country } }))
     const asked = Array.from({ length: 40 }, (_, i) => keys[i % keys.length]!)
@@ -394,8 +395,11 @@ describe('caches', () => {
 })
 
 describe('limits', () => {
-  beforeEach(open)
-  afterEach(close)
+  beforeAll(async () => {
+    await open()
+    await fill()
+  })
+  afterAll(close)
   it('of places and of the queue', async () => {
     const tight = await openLab({ settings: 'query: { concurrent: 1, cacheBytes: 0 }' })
     try {
@@ -411,7 +415,6 @@ describe('limits', () => {
     }
   })
   it('stop a query whose client went away', async () => {
-    await fill()
     const gone = new AbortController()
     gone.abort()
     await refusal(lab.serving.query({ ...QUERY, measures: ['total'] }, {}, { signal: gone.signal }))
