@@ -68,6 +68,30 @@ export const holders = async (dataDir: string): Promise<Holder[]> => {
   return found
 }
 
+/**
+ * Removes a lock whose process is gone. Only who holds `<lock>.takeover` removes one, and looks again first: else of two that saw
+ * the same stale lock the slower one would take away the new lock of the quicker one.
+ */
+const removeStale = async (path: string, mine: string): Promise<void> => {
+  const takeover = `${path}.takeover`
+  try {
+    await link(mine, takeover)
+  } catch (error) {
+    if (code(error) !== 'EEXIST') throw error
+    const other = await readHolder(takeover)
+    // Left by a process that died between these lines.
+    if (other !== null && !(await isAlive(other))) await rm(takeover, { force: true })
+    else await new Promise((resolve) => setTimeout(resolve, 10))
+    return
+  }
+  try {
+    const holder = await readHolder(path)
+    if (holder === null || !(await isAlive(holder))) await rm(path, { force: true })
+  } finally {
+    await rm(takeover, { force: true })
+  }
+}
+
 export type Lock = { setUrl(url: string): Promise<void>; release(): Promise<void> }
 
 /** Takes the roles of a data folder, all or none. Throws WEIR_CLI_LOCKED. */
@@ -104,12 +128,8 @@ export const lockRoles = async (dataDir: string, roles: readonly string[]): Prom
           if (code(error) !== 'EEXIST') throw error
         }
         const holder = await readHolder(pathOf(role))
-        if (attempt > 20 || (holder !== null && (await isAlive(holder)))) throw locked(dataDir, role, holder)
-        // Set aside under a name of our own first: of two that see the same stale lock only one gets to remove it.
-        await rename(pathOf(role), `${mine}.stale`).catch((error: unknown) => {
-          if (code(error) !== 'ENOENT') throw error
-        })
-        await rm(`${mine}.stale`, { force: true })
+        if (attempt > 50 || (holder !== null && (await isAlive(holder)))) throw locked(dataDir, role, holder)
+        await removeStale(pathOf(role), mine)
       }
     } finally {
       await rm(mine, { force: true })
