@@ -33,13 +33,6 @@ export const CANARIES: Canary[] = [
   if (!samePosition(at, apply.from)) return { outcome: 'stale' }
 `,
     replace: '',
-    also: [
-      {
-        file: 'serving-layer/speed-draft.ts',
-        find: 'fits &&= sameEpoch(own, epoch)',
-        replace: 'fits &&= own !== undefined',
-      },
-    ],
   },
   {
     name: 'an apply does not name its epoch',
@@ -47,7 +40,6 @@ export const CANARIES: Canary[] = [
     file: 'speed-layer/store-rules.ts',
     find: 'if (write === undefined || !samePosition(write.epoch, openEpoch(stored.views[version]!).from))',
     replace: 'if (write === undefined)',
-    also: [UNCHECKED],
   },
   {
     name: 'epochs named by a counter: blocks of one number mix',

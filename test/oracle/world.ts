@@ -28,6 +28,7 @@ import { WeirError } from '../../model/errors.ts'
 import type { EventLog } from '../../model/ports/event-log.ts'
 import type { ObjectStore } from '../../model/ports/object-store.ts'
 import type { SpeedStore } from '../../model/ports/speed-store.ts'
+import { samePosition } from '../../model/position.ts'
 import type { Query } from '../../model/query/query.ts'
 import { resolveQuery } from '../../model/query/resolve.ts'
 import { parseSettings, type Settings } from '../../model/settings.ts'
@@ -92,6 +93,25 @@ export const memoTools = (tools: SqlTools): SqlTools => {
   }
   return { parse: memo(tools.parse), print: memo(tools.print), describe: memo(tools.describe) } as SqlTools
 }
+
+/**
+ * The port's promise, held against every store: an apply takes place only on the position that it names, into the open epoch that it
+ * names. Digests and P6 would hide the harm behind refusals; a broken promise is a failure all the same.
+ */
+const watched = (store: SpeedStore): SpeedStore => ({
+  ...store,
+  apply: async (key, apply) => {
+    const before = await store.header(key)
+    const outcome = await store.apply(key, apply)
+    if (outcome !== 'applied') return outcome
+    if (before === null || !samePosition(before.position, apply.from))
+      throw new Difference(`an apply from ${apply.from.offset} took place at ${before?.position.offset ?? 'nothing'}`)
+    for (const [version, write] of Object.entries(apply.views))
+      if (!samePosition(write.epoch, before.views[version]!.epochs.at(-1)!.from))
+        throw new Difference(`an apply into epoch ${write.epoch.offset} took place in another one`)
+    return outcome
+  },
+})
 
 let worlds = 0
 
@@ -175,7 +195,7 @@ const openWorld = async (o: WorldOptions) => {
     const publications = openPublications(objects, { now })
     return {
       log: process.wrap(base.log, 'log'),
-      speed: process.wrap(base.speed, 'speed'),
+      speed: process.wrap(watched(base.speed), 'speed'),
       publications,
       lake,
       history: openHistory(lake, [dataset]),
