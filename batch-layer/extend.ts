@@ -69,14 +69,17 @@ export const extendParts = (
   from: Cut,
   to: Cut,
   options: { verify?: boolean; signal?: AbortSignal | undefined } = {},
-): Promise<{ parts: MergedParts; cells: number; verified: Verified | null }> =>
-  ctx.engine.withSession(async (session) => {
+): Promise<{ parts: MergedParts; cells: number; verified: Verified | null }> => {
+  if (sameCut(from, to))
+    return Promise.resolve({ parts: { ...parts, written: [], touched: 0 }, cells: 0, verified: null })
+  return ctx.engine.withSession(async (session) => {
     const table = `extend_${serial++}`
     const cells = await partialCells(ctx, session, view, from, to, table)
     const verified = options.verify ? await verifyRange(ctx, session, view, from, to, table) : null
     const env = { store: ctx.lake.store, now: () => ctx.now(), check: () => checkSignal(options.signal) }
-    return { parts: await mergeIntoParts(env, session, view, parts, table), cells, verified }
+    return { parts: await mergeIntoParts(env, session, view, parts, table, { unique: true }), cells, verified }
   })
+}
 
 const partsOf = (base: Published | null): Parts =>
   base ? { files: base.pointer.files, slots: base.pointer.slots ?? 1 } : NO_PARTS

@@ -3,7 +3,7 @@
  * Invariants: a job that was killed is found again and continued from its records; until it ends, the records pin its unpublished files
  * and the lake files that it reads; a record of another definition or engine is superseded, never continued.
  *
- * Keys: `jobs/recompute/<view>/<version>/<id>/job.json`, `…/shard-<n>.json`, `…/merge-<n>.json`.
+ * Keys: `jobs/recompute/<view>/<version>/<id>/job.json`, `…/shard-<n>.json`, `…/merge-<n>.json`, or `…/whole-0.json` for a single shard.
  */
 import { createHash } from 'node:crypto'
 import type { OffsetRange } from '../lake/scan.ts'
@@ -38,7 +38,7 @@ export const meaningOf = (view: View, engineVersion: string): string =>
     .update(JSON.stringify([view, engineVersion], (_k, v: unknown) => (typeof v === 'bigint' ? `${v}n` : v)))
     .digest('hex')
 
-export const recordKey = (job: JobRecord, kind: 'shard' | 'merge', n: number): string =>
+export const recordKey = (job: JobRecord, kind: 'shard' | 'merge' | 'whole', n: number): string =>
   `${ROOT}${job.view}/${job.version}/${job.id}/${kind}-${n}.json`
 
 const planKey = (view: string, version: string, id: string): string => `${ROOT}${view}/${version}/${id}/job.json`

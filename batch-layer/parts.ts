@@ -4,9 +4,10 @@
  * overwritten; a merge reads and writes only the parts that its cells touch.
  */
 import type { Session } from '../engine/engine.ts'
-import { type WrittenFile, writeDataFile } from '../lake/data-file.ts'
+import { type WrittenFile, writeDataFile, writeDataFiles } from '../lake/data-file.ts'
 import { loadList, storeList } from '../lake/delta-schema.ts'
 import { parquetSource } from '../lake/scan.ts'
+import { viewRoot } from '../lake/view-table.ts'
 import { cellColumns, keyColumns, mergeCellsSql } from '../model/cells.ts'
 import { ident, literal } from '../model/ident.ts'
 import type { ObjectStore } from '../model/ports/object-store.ts'
@@ -19,10 +20,21 @@ export const SLOT_CELLS = 65_536
 export type Parts = { files: PartFile[]; slots: number }
 export const NO_PARTS: Parts = { files: [], slots: 1 }
 
-/** What a merge wrote: the whole new list, and which of its files are new. */
-export type MergedParts = Parts & { written: PartFile[]; touched: number }
+/** A new part with the statistics that the table of the view names it with. */
+export type WrittenPart = PartFile & { stats?: string }
 
-export const partsRoot = (view: { name: string; version: string }): string => `parts/${view.name}/${view.version}`
+/** What a merge wrote: the whole new list, and which of its files are new. */
+export type MergedParts = Parts & { written: WrittenPart[]; touched: number }
+
+/** Parts lie in the folder of the view's table, which only has to name them. */
+export const partsRoot = viewRoot
+
+/** Cells that shards of a recompute leave for the merge. (An older release kept parts here too.) */
+export const shardsRoot = (view: { name: string; version: string }): string => `parts/${view.name}/${view.version}`
+
+/** Cells that one statement writes as parts: what the engine holds until it has them all. States that grow count for many. */
+const CELLS_AT_A_TIME = 400_000
+const HEAVY_CELLS_AT_A_TIME = 20_000
 
 /** Number of slots for a view without a bucket: a power of two that never shrinks, so that cells move seldom. */
 export const slotsFor = (view: View, cells: number, before: number): number => {
@@ -34,7 +46,8 @@ export const slotsFor = (view: View, cells: number, before: number): number => {
 
 /** Name of the part that a cell lies in, over cell columns. */
 export const partSql = (view: View, slots: number): string => {
-  if (view.bucket) return `coalesce(strftime(_bucket AT TIME ZONE 'UTC', '%Y-%m-%d'), 'none')`
+  // By way of a naive timestamp: integer arithmetic, much cheaper than a zone conversion per cell.
+  if (view.bucket) return `coalesce(make_timestamp(epoch_us(_bucket))::DATE::VARCHAR, 'none')`
   if (slots === 1) return `'slot-0'`
   // A written text and MD5, not the engine's hash(): that one may change with a release, and cells would lie in two slots.
   const text = view.dimensions
@@ -60,32 +73,42 @@ const names = (view: View): string =>
     .map((c) => ident(c.name))
     .join(', ')
 
-/** Writes merged cells as one file of a part. */
-export const writePart = async (
+/** Condition for the cells of the named parts, `days` being a run of all the days there are: a range of times skips row groups. */
+export const partsFilter = (view: View, slots: number, parts: string[]): string => {
+  const days = [...parts].sort()
+  if (!view.bucket || !days.every((d) => /^\d{4}-\d\d-\d\d$/.test(d)))
+    return `${partSql(view, slots)} IN (${parts.map(literal).join(', ')})`
+  const [from, after] = [Date.parse(days[0]!), Date.parse(days.at(-1)!) + 86_400_000]
+  // As numbers: the day after the calendar's last one has no text that the engine reads.
+  return `_bucket >= make_timestamptz(${from}000::BIGINT) AND _bucket < make_timestamptz(${after}000::BIGINT)`
+}
+
+const orderOf = (view: View): string => {
+  const keys = keyColumns(view).map((k) => ident(k.name))
+  return keys.length ? ` ORDER BY ${keys.join(', ')}` : ''
+}
+
+/** Writes the cells of a table, keys that do not repeat, as one file for a merge to read. */
+export const writeShard = async (
   store: ObjectStore,
   session: Session,
   view: View,
-  part: string,
   source: string,
   nowMs: number,
-  /** The keys of `source` do not repeat. */
-  options: { merged?: boolean } = {},
 ): Promise<PartFile | null> => {
   const columns = cellColumns(view)
-  const keys = keyColumns(view).map((k) => ident(k.name))
-  const order = keys.length ? ` ORDER BY ${keys.join(', ')}` : ''
   const written = await writeDataFile(store, session, {
-    root: partsRoot(view),
+    root: shardsRoot(view),
     folder: '',
-    name: part,
-    select: `SELECT ${storeList(columns)} FROM ${options.merged ? source : `(${mergeCellsSql(view, source)})`}${order}`,
+    name: 'shard',
+    select: `SELECT ${storeList(columns)} FROM ${source}${orderOf(view)}`,
     columns,
     partitionValues: {},
     tags: {},
     dataChange: true,
     nowMs,
   })
-  return written && partFile(written, part)
+  return written && partFile(written, 'shard')
 }
 
 const partFile = (file: WrittenFile, part: string): PartFile => ({
@@ -96,51 +119,108 @@ const partFile = (file: WrittenFile, part: string): PartFile => ({
   part,
 })
 
-/** Merges the cells of a table (cell columns; keys may repeat) into the parts they touch; the other parts are carried over. */
+/** Number of cells of each part in a source. */
+export const countParts = async (
+  session: Session,
+  view: View,
+  slots: number,
+  source: string,
+): Promise<Map<string, number>> => {
+  const rows = await session.rows<{ part: string; n: string }>(
+    `SELECT ${partSql(view, slots)} AS part, count(*) AS n FROM ${source} GROUP BY 1 ORDER BY 1`,
+  )
+  return new Map(rows.map((r) => [r.part, Number(r.n)]))
+}
+
+/** Groups in order, each up to about a size. */
+export const grouped = <T>(items: T[], sizeOf: (item: T) => number, most: number): T[][] => {
+  const groups: T[][] = []
+  let size = 0
+  for (const item of items) {
+    if (groups.length === 0 || size + sizeOf(item) > most) {
+      groups.push([])
+      size = 0
+    }
+    groups.at(-1)!.push(item)
+    size += sizeOf(item)
+  }
+  return groups
+}
+
+export type MergeOptions = {
+  /** The base's number of slots stays. */
+  fixedSlots?: boolean
+  /** The keys of `cells` do not repeat. */
+  unique?: boolean
+}
+
+/** Merges the cells of a table (cell columns) into the parts they touch, many parts a statement; the other parts are carried over. */
 export const mergeIntoParts = async (
   env: { store: ObjectStore; now(): number; check?(): void },
   session: Session,
   view: View,
   base: Parts,
   cells: string,
-  options: { fixedSlots?: boolean } = {},
+  options: MergeOptions = {},
 ): Promise<MergedParts> => {
-  const [counted] = await session.rows<{ n: string }>(`SELECT count(*) AS n FROM ${cells}`)
-  const fresh = Number(counted!.n)
+  const bare = names(view)
+  let counts = await countParts(session, view, base.slots, cells)
+  const fresh = [...counts.values()].reduce((n, rows) => n + rows, 0)
   if (fresh === 0) return { ...base, written: [], touched: 0 }
   const size = base.files.reduce((n, f) => n + f.rows, 0) + fresh
   const slots = options.fixedSlots ? base.slots : slotsFor(view, size, base.slots)
-  const sorted = `${cells}_parts`
   let source = cells
-  // More slots: every cell finds its new place, once.
-  if (slots !== base.slots)
-    source = `(SELECT ${names(view)} FROM ${cells} UNION ALL SELECT ${names(view)} FROM ${await cellsOf(env.store, view, base.files)})`
-  await session.run(
-    `CREATE TEMP TABLE ${sorted} AS SELECT ${names(view)}, ${partSql(view, slots)} AS _part FROM ${source} ORDER BY _part`,
-  )
-  const old = slots === base.slots ? base.files : []
-  const written: PartFile[] = []
+  let { files: old } = base
+  let unique = options.unique ?? false
+  const moved = `${cells}_moved`
+  const written: WrittenPart[] = []
   try {
-    const parts = await session.rows<{ part: string }>(`SELECT DISTINCT _part AS part FROM ${sorted} ORDER BY 1`)
-    const touched = new Set(parts.map((p) => p.part))
-    for (const part of touched) {
-      env.check?.()
-      const before = await cellsOf(
-        env.store,
-        view,
-        old.filter((f) => f.part === part),
-      )
-      const all = `(SELECT ${names(view)} FROM ${sorted} WHERE _part = ${literal(part)} UNION ALL SELECT ${names(view)} FROM ${before})`
-      const file = await writePart(env.store, session, view, part, all, env.now())
-      if (file !== null) written.push(file)
+    if (slots !== base.slots) {
+      // More slots: every cell finds its new place, once.
+      if (old.length > 0) {
+        const both = `SELECT ${bare} FROM ${cells} UNION ALL SELECT ${bare} FROM ${await cellsOf(env.store, view, old)}`
+        await session.run(`CREATE OR REPLACE TEMP TABLE ${moved} AS ${both}`)
+        source = moved
+        old = []
+        unique = false
+      }
+      counts = await countParts(session, view, slots, source)
     }
-    const files = [...old.filter((f) => !touched.has(f.part)), ...written].sort((a, b) => (a.part < b.part ? -1 : 1))
-    return { files, slots, written, touched: touched.size }
+    const oldOf = new Map<string, PartFile[]>()
+    for (const file of old) oldOf.set(file.part, [...(oldOf.get(file.part) ?? []), file])
+    const weigh = ([part, rows]: [string, number]): number =>
+      rows + (oldOf.get(part) ?? []).reduce((n, f) => n + f.rows, 0)
+    const most = view.states.some((s) => s.heavy) ? HEAVY_CELLS_AT_A_TIME : CELLS_AT_A_TIME
+    const groups = grouped([...counts], weigh, most)
+    for (const group of groups) {
+      env.check?.()
+      const parts = group.map(([part]) => part)
+      const where = groups.length === 1 ? '' : ` WHERE ${partsFilter(view, slots, parts)}`
+      const before = parts.flatMap((part) => oldOf.get(part) ?? [])
+      const ours = `SELECT ${bare} FROM ${source}${where}`
+      const all =
+        before.length === 0 ? ours : `${ours} UNION ALL SELECT ${bare} FROM ${await cellsOf(env.store, view, before)}`
+      const merged = unique && before.length === 0 ? all : mergeCellsSql(view, `(${all})`)
+      const columns = cellColumns(view)
+      const files = await writeDataFiles(env.store, session, {
+        root: partsRoot(view),
+        select: `SELECT ${storeList(columns)}, ${partSql(view, slots)} AS _part FROM (${merged})${orderOf(view)}`,
+        columns,
+        nowMs: env.now(),
+      })
+      for (const file of files) {
+        const { stats } = file.add
+        written.push({ ...partFile(file, file.part), ...(stats === undefined ? {} : { stats }) })
+      }
+    }
+    const files = [...old.filter((f) => !counts.has(f.part)), ...written.map(({ stats: _, ...file }) => file)]
+    files.sort((a, b) => (a.part < b.part ? -1 : a.part > b.part ? 1 : 0))
+    return { files, slots, written, touched: counts.size }
   } catch (error) {
     await discardParts(env.store, written)
     throw error
   } finally {
-    await session.run(`DROP TABLE IF EXISTS ${sorted}`)
+    await session.run(`DROP TABLE IF EXISTS ${moved}`)
   }
 }
 

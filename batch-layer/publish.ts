@@ -8,13 +8,14 @@ import type { Cut } from '../model/position.ts'
 import type { View } from '../model/view.ts'
 import { alarm, type BatchContext } from './context.ts'
 import { assertForward } from './cuts.ts'
-import type { MergedParts } from './parts.ts'
-import { discardParts } from './parts.ts'
+import { discardParts, type MergedParts, type WrittenPart } from './parts.ts'
 
 export type Proposal = {
   base: Published | null
   cut: Cut
   parts: MergedParts
+  /** Parts that are new to the view, for the statistics they carry, besides those in `parts.written`. */
+  made?: WrittenPart[]
   kind: Pointer['kind']
   /** Null: it begins a lineage of its own. */
   lineage: string | null
@@ -74,14 +75,20 @@ export const publish = async (
     return { outcome }
   }
   notePublished(ctx, view, pointer, ctx.now())
-  await mirror(ctx, view, pointer)
+  const made = [...(proposal.made ?? []), ...proposal.parts.written]
+  await mirror(ctx, view, pointer, new Map(made.flatMap((f) => (f.stats === undefined ? [] : [[f.key, f.stats]]))))
   return { outcome, pointer }
 }
 
 /** Brings the Delta mirror of the view to a pointer; a failure is an alarm, since the pointer alone is the truth. */
-export const mirror = async (ctx: BatchContext, view: View, pointer: Pointer): Promise<void> => {
+export const mirror = async (
+  ctx: BatchContext,
+  view: View,
+  pointer: Pointer,
+  stats?: ReadonlyMap<string, string>,
+): Promise<void> => {
   try {
-    await ctx.lake.viewTable(view).mirror(pointer)
+    await ctx.lake.viewTable(view).mirror(pointer, stats)
   } catch (error) {
     alarm(ctx, error)
   }

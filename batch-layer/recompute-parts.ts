@@ -7,8 +7,15 @@ import type { Cut } from '../model/position.ts'
 import type { View } from '../model/view.ts'
 import { type BatchContext, checkSignal, datasetOf } from './context.ts'
 import { endJob, findJobs, type JobRecord, meaningOf, recordKey, recordsAreWhole, writeJob } from './job-record.ts'
-import { NO_PARTS, type Parts, slotsFor } from './parts.ts'
-import { type InputFile, inProcessRunner, recordedShard, type ShardJob } from './shard.ts'
+import { grouped, type MergedParts, NO_PARTS, partsRoot, shardsRoot, slotsFor } from './parts.ts'
+import {
+  type InputFile,
+  inProcessRunner,
+  recordedShard,
+  type ShardJob,
+  type ShardResult,
+  type WorkerRunner,
+} from './shard.ts'
 
 export type RecomputeOptions = {
   signal?: AbortSignal
@@ -21,27 +28,18 @@ export type RecomputeOptions = {
   mergeCells?: number
 }
 
-/** Groups files in order, each up to about a size. */
-const grouped = <T>(items: T[], sizeOf: (item: T) => number, most: number): T[][] => {
-  const groups: T[][] = []
-  let size = 0
-  for (const item of items) {
-    if (groups.length === 0 || size + sizeOf(item) > most) {
-      groups.push([])
-      size = 0
-    }
-    groups.at(-1)!.push(item)
-    size += sizeOf(item)
-  }
-  return groups
-}
-
 const inputOf = ({ key, size, sha256, rows }: ScanFile): InputFile => ({
   key,
   size,
   rows,
   ...(sha256 === undefined ? {} : { sha256 }),
 })
+
+/** Compressed bytes of lake files up to which a recompute starts no child: an extend over as much runs in this process too. */
+const OWN_BYTES = 64 * 1024 * 1024
+/** Cells of all shards, and bytes of their files, up to which they are merged in this process. */
+const OWN_CELLS = 500_000
+const OWN_CELL_BYTES = 32 * 1024 * 1024
 
 /** A job that can be continued, or a new one up to `cut`. Jobs that cannot be are ended. */
 export const openJob = async (
@@ -70,7 +68,7 @@ export const openJob = async (
     meaning,
     cut,
     ranges: scan.ranges,
-    shards: grouped(inputs, (f) => f.size, options.shardBytes ?? 64 * 1024 * 1024),
+    shards: grouped(inputs, (f) => f.size, options.shardBytes ?? OWN_BYTES),
     slots: 1,
     startedAt: new Date(ctx.now()).toISOString(),
   }
@@ -82,11 +80,11 @@ export const openJob = async (
 const readable = async (ctx: BatchContext, view: View, job: JobRecord): Promise<boolean> => {
   const store = ctx.lake.store
   const present = new Set<string>()
-  for (const prefix of [`events/${view.dataset}/`, `parts/${view.name}/${view.version}/`])
+  for (const prefix of [`events/${view.dataset}/`, `${shardsRoot(view)}/`, `${partsRoot(view)}/`])
     for (const { key } of await store.list(prefix)) present.add(key)
   if (!(await recordsAreWhole(store, job))) return false
   for (const [n, inputs] of job.shards.entries()) {
-    const done = await recordedShard(store, recordKey(job, 'shard', n))
+    const done = await recordedShard(store, recordKey(job, job.shards.length === 1 ? 'whole' : 'shard', n))
     if ((done?.files ?? inputs).some((f) => !present.has(f.key))) return false
   }
   return true
@@ -98,22 +96,36 @@ export const recomputeParts = async (
   view: View,
   job: JobRecord,
   options: RecomputeOptions,
-): Promise<Parts> => {
-  const runner = ctx.runWorker ?? inProcessRunner({ store: ctx.lake.store, engine: ctx.engine, now: () => ctx.now() })
-  const run = async (jobs: ShardJob[], from: number, to: number) => {
+): Promise<MergedParts> => {
+  const here = inProcessRunner({ store: ctx.lake.store, engine: ctx.engine, now: () => ctx.now() })
+  const there = ctx.runWorker ?? here
+  const run = async (runner: WorkerRunner, jobs: ShardJob[], from: number, to: number) => {
     checkSignal(options.signal)
     return runner(jobs, {
       signal: options.signal,
       onProgress: (done, total) => options.progress?.(from + ((to - from) * done) / Math.max(total, 1)),
     })
   }
-  const common = { formatVersion: 1 as const, view, dataset: datasetOf(ctx, view.dataset) }
+  const result = (slots: number, results: ShardResult[]): MergedParts => {
+    const written = results.flatMap((r) => r.files).sort((a, b) => (a.part < b.part ? -1 : a.part > b.part ? 1 : 0))
+    return { slots, written, files: written.map(({ stats: _, ...file }) => file), touched: written.length }
+  }
+  const common = { formatVersion: 1 as const, view, dataset: datasetOf(ctx, view.dataset), slots: job.slots }
+  const bytes = job.shards.flat().reduce((n, f) => n + f.size, 0)
+  const [only, ...more] = job.shards
+  if (only === undefined) return { ...NO_PARTS, written: [], touched: 0 }
+  if (more.length === 0) {
+    const recorded = recordKey(job, 'whole', 0)
+    const whole: ShardJob = { ...common, kind: 'whole', recordKey: recorded, files: only, ranges: job.ranges }
+    const [done] = await run(bytes <= OWN_BYTES ? here : there, [whole], 0, 0.85)
+    return result(done!.slots ?? job.slots, [done!])
+  }
   const shards = await run(
+    there,
     job.shards.map((files, n) => ({
       ...common,
       kind: 'partials',
       recordKey: recordKey(job, 'shard', n),
-      slots: job.slots,
       files,
       ranges: job.ranges,
     })),
@@ -123,15 +135,17 @@ export const recomputeParts = async (
   // Every shard may hold the same cells: the greatest is a bound from below, and extends add slots when they are needed.
   const slots = slotsFor(view, Math.max(0, ...shards.flatMap((s) => s.files.map((f) => f.rows))), job.slots)
   const cells = shards.flatMap((s) => s.files)
+  const total = cells.reduce((n, f) => n + f.rows, 0)
   const rows = new Map<string, number>()
   if (slots === job.slots) {
     for (const { part, rows: n } of shards.flatMap((s) => s.parts)) rows.set(part, (rows.get(part) ?? 0) + n)
   } else {
-    const even = cells.reduce((n, f) => n + f.rows, 0) / slots
-    for (let slot = 0; slot < slots; slot++) rows.set(`slot-${slot}`, even)
+    for (let slot = 0; slot < slots; slot++) rows.set(`slot-${slot}`, total / slots)
   }
   const parts = [...rows].sort((a, b) => (a[0] < b[0] ? -1 : 1))
+  const isSmall = total <= OWN_CELLS && cells.reduce((n, f) => n + f.size, 0) <= OWN_CELL_BYTES
   const merged = await run(
+    isSmall ? here : there,
     grouped(parts, ([, n]) => n, options.mergeCells ?? 2_000_000).map((group, n) => ({
       ...common,
       kind: 'merge',
@@ -143,5 +157,5 @@ export const recomputeParts = async (
     0.6,
     0.85,
   )
-  return { ...NO_PARTS, slots, files: merged.flatMap((m) => m.files).sort((a, b) => (a.part < b.part ? -1 : 1)) }
+  return result(slots, merged)
 }

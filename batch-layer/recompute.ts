@@ -95,7 +95,9 @@ export const recompute = async (ctx: BatchContext, view: View, options: Recomput
     options,
   )
   Object.assign(result, { resumed, shards: job.shards.length })
-  let ours: Parts & { cut: Cut } = { ...(await recomputeParts(ctx, view, job, options)), cut: job.cut }
+  const recomputed = await recomputeParts(ctx, view, job, options)
+  const made = [...recomputed.written]
+  let ours: Parts & { cut: Cut } = { files: recomputed.files, slots: recomputed.slots, cut: job.cut }
   const claim = holdClaim(ctx, view, `recompute/${job.id}`)
   try {
     for (let attempt = 0; attempt < MAX_TRIES; attempt++) {
@@ -108,8 +110,11 @@ export const recompute = async (ctx: BatchContext, view: View, options: Recomput
       }
       // Both to one cut, then compared: the base may have been extended meanwhile.
       const common = further(ours.cut, await baseCut(ctx, view, base))
-      if (!sameCut(ours.cut, common))
-        ours = { ...(await extendParts(ctx, view, ours, ours.cut, common, options)).parts, cut: common }
+      if (!sameCut(ours.cut, common)) {
+        const { parts } = await extendParts(ctx, view, ours, ours.cut, common, options)
+        made.push(...parts.written)
+        ours = { files: parts.files, slots: parts.slots, cut: common }
+      }
       const compared = base === null ? SAME : await compareWith(ctx, view, base, ours, common, options.signal)
       options.progress?.(0.9)
 
@@ -124,6 +129,7 @@ export const recompute = async (ctx: BatchContext, view: View, options: Recomput
         base,
         cut: target.cut,
         parts: next.parts,
+        made,
         kind: 'recompute',
         lineage: null,
         suspectLineages:

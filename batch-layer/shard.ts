@@ -9,16 +9,29 @@ import { type OffsetRange, scanSql } from '../lake/scan.ts'
 import { seal, unseal } from '../lake/sealed.ts'
 import { cellColumns, cellTableColumns, partialSql } from '../model/cells.ts'
 import type { Dataset } from '../model/dataset.ts'
-import { ident, literal } from '../model/ident.ts'
+import { ident } from '../model/ident.ts'
 import type { ObjectStore } from '../model/ports/object-store.ts'
 import type { PartFile } from '../model/ports/publications.ts'
 import type { View } from '../model/view.ts'
-import { cellsOf, mergeIntoParts, NO_PARTS, partSql, writePart } from './parts.ts'
+import {
+  cellsOf,
+  countParts,
+  type MergedParts,
+  type MergeOptions,
+  mergeIntoParts,
+  NO_PARTS,
+  partsFilter,
+  type WrittenPart,
+  writeShard,
+} from './parts.ts'
 
 /** A file of the lake's events as a shard reads it. */
 export type InputFile = { key: string; size: number; sha256?: string; rows: number | null }
 
-/** 'partials': lake files → one file of cells. 'merge': cells of some parts, out of all shards' files → those parts. */
+/**
+ * 'partials': lake files → one file of cells. 'merge': cells of some parts, out of all shards' files → those parts. 'whole': the two
+ * in one, for a recompute of a single shard.
+ */
 export type ShardJob = {
   formatVersion: 1
   /** Where the result is recorded. */
@@ -27,15 +40,17 @@ export type ShardJob = {
   dataset: Dataset
   slots: number
 } & (
-  | { kind: 'partials'; files: InputFile[]; ranges: OffsetRange[] }
+  | { kind: 'partials' | 'whole'; files: InputFile[]; ranges: OffsetRange[] }
   | { kind: 'merge'; parts: string[]; cells: PartFile[] }
 )
 
 export type ShardResult = {
   formatVersion: 1
-  files: PartFile[]
+  files: WrittenPart[]
   /** Cells per part in the files. */
   parts: { part: string; rows: number }[]
+  /** Slots of the parts: of 'whole' alone, which decides them. */
+  slots?: number
 }
 
 export type ShardEnv = { store: ObjectStore; engine: Engine; now(): number; signal?: AbortSignal | undefined }
@@ -71,7 +86,7 @@ export const runShard = async (env: ShardEnv, job: ShardJob): Promise<ShardResul
   const done = await recordedShard(env.store, job.recordKey)
   if (done !== null) return done
   const result = await env.engine.withSession((session) =>
-    job.kind === 'partials' ? partials(env, session, job) : merge(env, session, job),
+    job.kind === 'merge' ? merge(env, session, job) : partials(env, session, job),
   )
   if ((await env.store.putIfAbsent(job.recordKey, seal(result))) === 'written') return result
   const first = await recordedShard(env.store, job.recordKey)
@@ -83,7 +98,7 @@ export const runShard = async (env: ShardEnv, job: ShardJob): Promise<ShardResul
 const partials = async (
   env: ShardEnv,
   session: Session,
-  job: Extract<ShardJob, { kind: 'partials' }>,
+  job: Exclude<ShardJob, { kind: 'merge' }>,
 ): Promise<ShardResult> => {
   const { view, dataset } = job
   const files: { path: string; sha256: string | undefined }[] = []
@@ -92,17 +107,23 @@ const partials = async (
     files.push({ path, sha256 })
   }
   const source = scanSql(files, scanColumns(dataset), job.ranges, 'NOT _duplicate')
-  await session.run(`CREATE OR REPLACE TEMP TABLE shard_cells (${cellTableColumns(view)})`)
-  await session.run(`INSERT INTO shard_cells BY NAME ${partialSql(view, source)}`, signalOf(env))
-  const parts = await session.rows<{ part: string; rows: string }>(
-    `SELECT part, count(*) AS rows FROM (SELECT ${partSql(view, job.slots)} AS part FROM shard_cells) GROUP BY 1 ORDER BY 1`,
-  )
-  const file = await writePart(env.store, session, view, 'shard', 'shard_cells', env.now(), { merged: true })
-  await session.run('DROP TABLE shard_cells')
-  return {
-    formatVersion: 1,
-    files: file === null ? [] : [file],
-    parts: parts.map((p) => ({ part: p.part, rows: Number(p.rows) })),
+  const table = tableName()
+  await session.run(`CREATE TEMP TABLE ${table} (${cellTableColumns(view)})`)
+  try {
+    await session.run(`INSERT INTO ${table} BY NAME ${partialSql(view, source)}`, signalOf(env))
+    if (job.kind === 'whole') {
+      const done = await intoParts(env, session, view, table, job.slots, { unique: true })
+      return { ...resultOf(done), slots: done.slots }
+    }
+    const parts = await countParts(session, view, job.slots, table)
+    const file = await writeShard(env.store, session, view, table, env.now())
+    return {
+      formatVersion: 1,
+      files: file === null ? [] : [file],
+      parts: [...parts].map(([part, rows]) => ({ part, rows })),
+    }
+  } finally {
+    await session.run(`DROP TABLE ${table}`)
   }
 }
 
@@ -116,38 +137,46 @@ const merge = async (
     .map((c) => ident(c.name))
     .join(', ')
   const source = await cellsOf(env.store, view, job.cells)
+  const table = tableName()
   await session.run(
-    `CREATE OR REPLACE TEMP TABLE shard_cells AS SELECT ${columns} FROM ${source} WHERE ${partsFilter(view, job.slots, job.parts)}`,
+    `CREATE TEMP TABLE ${table} AS SELECT ${columns} FROM ${source} WHERE ${partsFilter(view, job.slots, job.parts)}`,
     signalOf(env),
   )
-  // The number of slots was decided for the whole; a group of parts must not decide anew.
-  const merged = await mergeIntoParts(
-    { store: env.store, now: env.now },
-    session,
-    view,
-    { ...NO_PARTS, slots: job.slots },
-    'shard_cells',
-    { fixedSlots: true },
-  )
-  await session.run('DROP TABLE shard_cells')
-  return {
-    formatVersion: 1,
-    files: merged.files,
-    parts: merged.files.map((f) => ({ part: f.part, rows: f.rows })),
+  try {
+    // The number of slots was decided for the whole; a group of parts must not decide anew.
+    return resultOf(await intoParts(env, session, view, table, job.slots, { fixedSlots: true }))
+  } finally {
+    await session.run(`DROP TABLE ${table}`)
   }
 }
 
-const signalOf = (env: ShardEnv) => (env.signal === undefined ? {} : { signal: env.signal })
+let serial = 0
+const tableName = (): string => `shard_cells_${serial++}`
 
-/** Cells of the named parts. Parts that are days come as a run of all days there are, so a range of times does, and skips row groups. */
-const partsFilter = (view: View, slots: number, parts: string[]): string => {
-  const days = [...parts].sort()
-  if (!view.bucket || !days.every((d) => /^\d{4}-\d\d-\d\d$/.test(d)))
-    return `${partSql(view, slots)} IN (${parts.map(literal).join(', ')})`
-  const [from, after] = [Date.parse(days[0]!), Date.parse(days.at(-1)!) + 86_400_000]
-  // As numbers: the day after the calendar's last one has no text that the engine reads.
-  return `_bucket >= make_timestamptz(${from}000::BIGINT) AND _bucket < make_timestamptz(${after}000::BIGINT)`
-}
+const intoParts = (
+  env: ShardEnv,
+  session: Session,
+  view: View,
+  table: string,
+  slots: number,
+  options: MergeOptions,
+): Promise<MergedParts> =>
+  mergeIntoParts(
+    { store: env.store, now: env.now, check: () => env.signal?.throwIfAborted() },
+    session,
+    view,
+    { ...NO_PARTS, slots },
+    table,
+    options,
+  )
+
+const resultOf = ({ written }: MergedParts): ShardResult => ({
+  formatVersion: 1,
+  files: written,
+  parts: written.map((f) => ({ part: f.part, rows: f.rows })),
+})
+
+const signalOf = (env: ShardEnv) => (env.signal === undefined ? {} : { signal: env.signal })
 
 /** Runs shards in this process, one after the other. */
 export const inProcessRunner =

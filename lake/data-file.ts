@@ -3,6 +3,7 @@
  * action carries size, SHA-256 and statistics. Invariant: an action exists only for a file that is durable already.
  */
 import { randomUUID } from 'node:crypto'
+import { rm } from 'node:fs/promises'
 import type { Session } from '../engine/engine.ts'
 import { WeirError } from '../model/errors.ts'
 import { literal } from '../model/ident.ts'
@@ -42,7 +43,6 @@ export const writeDataFile = async (
   )
   const rows = Number(copied?.count ?? 0)
   if (copied === undefined || rows === 0) {
-    const { rm } = await import('node:fs/promises')
     await rm(scratch, { force: true })
     return null
   }
@@ -59,6 +59,61 @@ export const writeDataFile = async (
       stats: statsText(copied, options.columns),
       tags: { ...options.tags, sha256 },
     },
+  }
+}
+
+/** Files that are made durable at a time. */
+const PUBLISH_AT_ONCE = 8
+
+/**
+ * Like `writeDataFile`, for many files in one statement: `select` also has a column `_part` (VARCHAR, a plain word: letters, digits,
+ * `-`), and each of its values becomes a file, or more where the engine had too much open at once. The order of `select` holds within
+ * a file. What was made durable before an error is deleted.
+ */
+export const writeDataFiles = async (
+  store: ObjectStore,
+  session: Session,
+  options: { root: string; select: string; columns: TableColumn[]; nowMs: number },
+): Promise<(WrittenFile & { part: string })[]> => {
+  const scratch = await store.scratch('')
+  const written: (WrittenFile & { part: string })[] = []
+  try {
+    const copied = await session.rows<CopyStats>(
+      `COPY (${options.select}) TO ${literal(scratch)} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880, PARTITION_BY (_part), FILENAME_PATTERN 'f_{uuid}', RETURN_STATS)`,
+    )
+    const left = copied.filter((c) => Number(c.count) > 0)
+    const publish = async (): Promise<void> => {
+      for (let file = left.shift(); file !== undefined; file = left.shift()) {
+        const part = decodeURIComponent(/\/_part=([^/]+)\/[^/]+$/.exec(file.filename)?.[1] ?? '')
+        if (!/^[\w-]+$/.test(part)) throw new Error(`not a part: ${file.filename}`)
+        const path = `${part}-${randomUUID()}.parquet`
+        const key = `${options.root}/${path}`
+        const { size, sha256 } = await store.publishFile(file.filename, key)
+        written.push({
+          key,
+          rows: Number(file.count),
+          part,
+          add: {
+            path: encodePath(path),
+            partitionValues: {},
+            size,
+            modificationTime: Math.trunc(options.nowMs),
+            dataChange: true,
+            stats: statsText(file, options.columns),
+            tags: { sha256 },
+          },
+        })
+      }
+    }
+    const lanes = await Promise.allSettled(Array.from({ length: PUBLISH_AT_ONCE }, publish))
+    const failed = lanes.find((l) => l.status === 'rejected')
+    if (failed) throw failed.reason
+    return written.sort((a, b) => (a.key < b.key ? -1 : 1))
+  } catch (error) {
+    await discard(store, written)
+    throw error
+  } finally {
+    await rm(scratch, { recursive: true, force: true })
   }
 }
 

@@ -57,7 +57,7 @@ const types: Record<string, StoredType> = {
 
 /**
  * Lists, structs and maps are kept as DuckDB's own text, which casts back exactly; JSON would not (decimals inside it are read
- * through a double). Mirrors for other readers print JSON instead: view-table.ts.
+ * through a double).
  */
 export const isNested = (type: string): boolean => /\[\d*\]$|^(STRUCT|MAP)\(/i.test(type)
 

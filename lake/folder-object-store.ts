@@ -6,7 +6,7 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { copyFile, link, mkdir, open, readdir, readFile, rename, rm, stat, unlink } from 'node:fs/promises'
-import { dirname, join, resolve } from 'node:path'
+import { dirname, join, resolve, sep } from 'node:path'
 import { WeirError } from '../model/errors.ts'
 import type { ObjectInfo, ObjectStore } from '../model/ports/object-store.ts'
 import { checkKey, checkPrefix, compareKeys, TEMP_FOLDER } from './keys.ts'
@@ -32,6 +32,23 @@ const sha256Of = async (path: string): Promise<{ size: number; sha256: string }>
   return { size, sha256: hash.digest('hex') }
 }
 
+/** Files up to this size are read whole, once, for their digest. */
+const WHOLE_BYTES = 4 * 1024 * 1024
+
+/** Makes a file durable; its size and digest. */
+const settle = async (path: string): Promise<{ size: number; sha256: string; mtimeMs: number; ino: number }> => {
+  const handle = await open(path, 'r')
+  try {
+    await handle.sync()
+    const { size, mtimeMs, ino } = await handle.stat()
+    if (size > WHOLE_BYTES) return { ...(await sha256Of(path)), mtimeMs, ino }
+    const bytes = await handle.readFile()
+    return { size: bytes.length, sha256: createHash('sha256').update(bytes).digest('hex'), mtimeMs, ino }
+  } finally {
+    await handle.close()
+  }
+}
+
 const corrupt = (key: string, expected: string, got: string): WeirError =>
   new WeirError({
     code: 'WEIR_LAKE_CORRUPT',
@@ -54,7 +71,7 @@ export const openFolderStore = async (folder: string, options: FolderStoreOption
   for (const name of await readdir(temp)) {
     const info = await stat(join(temp, name)).catch(() => null)
     if (info && Date.now() - info.mtimeMs > (options.tempAgeMs ?? 86_400_000))
-      await rm(join(temp, name), { force: true })
+      await rm(join(temp, name), { recursive: true, force: true })
   }
   const pathOf = (key: string): string => join(root, ...checkKey(key).split('/'))
   const tempPath = (suffix = '.tmp'): string => join(temp, `${randomUUID()}${suffix}`)
@@ -70,6 +87,24 @@ export const openFolderStore = async (folder: string, options: FolderStoreOption
     // Also when another process made it: that one may not have come to its fsync yet.
     await fsyncPath(dirname(path))
     known.add(path)
+  }
+
+  /**
+   * Makes the names in a folder durable. Calls that come while one runs share the next: one fsync settles every name that was there
+   * when it began.
+   */
+  const syncing = new Map<string, { running: Promise<void>; next: Promise<void> | undefined }>()
+  const syncFolder = (path: string): Promise<void> => {
+    const found = syncing.get(path)
+    if (found === undefined) {
+      const begun = { running: fsyncPath(path), next: undefined as Promise<void> | undefined }
+      syncing.set(path, begun)
+      return begun.running.finally(() => {
+        if (begun.next === undefined) syncing.delete(path)
+      })
+    }
+    found.next ??= found.running.finally(() => syncing.delete(path)).then(() => syncFolder(path))
+    return found.next
   }
 
   const writeTemp = async (bytes: Uint8Array): Promise<string> => {
@@ -96,10 +131,12 @@ export const openFolderStore = async (folder: string, options: FolderStoreOption
         outcome = 'exists'
       }
       // Also for the loser: it may act on the winner's object, which must not vanish in a power failure.
-      await fsyncPath(dirname(path))
+      await syncFolder(dirname(path))
       return outcome
     } finally {
-      await rm(from, { force: true })
+      await unlink(from).catch((error: unknown) => {
+        if (code(error) !== 'ENOENT') throw error
+      })
     }
   }
 
@@ -158,15 +195,13 @@ export const openFolderStore = async (folder: string, options: FolderStoreOption
     },
     publishFile: async (localPath, key) => {
       const path = pathOf(key)
-      await fsyncPath(localPath)
-      const info = await sha256Of(localPath)
-      let from = localPath
-      if (dirname(resolve(localPath)) !== temp) {
+      let from = resolve(localPath)
+      if (!from.startsWith(`${temp}${sep}`)) {
         from = tempPath()
         await copyFile(localPath, from)
-        await fsyncPath(from)
         await rm(localPath, { force: true })
       }
+      const { size, sha256, mtimeMs, ino } = await settle(from)
       if ((await place(from, path)) === 'exists')
         throw new WeirError({
           code: 'WEIR_LAKE_EXISTS',
@@ -175,7 +210,9 @@ export const openFolderStore = async (folder: string, options: FolderStoreOption
           got: key,
           next: 'this is a defect in the caller: names must carry a unique part',
         })
-      return info
+      // The same file under another name: its digest is known.
+      verified.set(key, { size, sha256, mtimeMs, ino })
+      return { size, sha256 }
     },
     localFile: async (key, expect) => {
       const path = pathOf(key)

@@ -9,7 +9,7 @@ import type { ObjectStore } from '../model/ports/object-store.ts'
 import type { Cut } from '../model/position.ts'
 import type { View } from '../model/view.ts'
 import { type DeadTable, deadColumns, openDeadTable } from './dead-table.ts'
-import type { DeltaContext } from './delta-table.ts'
+import { type DeltaContext, openDeltaTable } from './delta-table.ts'
 import { type EventsTable, openEventsTable } from './events-table.ts'
 import { historyOf } from './history.ts'
 import {
@@ -22,7 +22,7 @@ import {
   vacuumTable,
 } from './maintenance.ts'
 import type { Scan } from './scan.ts'
-import { openViewTable, type ViewTable } from './view-table.ts'
+import { openViewTable, type ViewTable, viewRoot } from './view-table.ts'
 
 export type LakeOptions = {
   store: ObjectStore
@@ -45,8 +45,10 @@ export type Lake = {
   scan(dataset: Dataset, range: { below: Cut; from?: Cut; duplicates?: boolean }): Promise<Scan>
   /** Compacts events of closed append dates, and dead letters. */
   compact(dataset: Dataset, options?: CompactOptions): Promise<{ events: Compacted; dead: Compacted }>
-  /** Deletes unreferenced data files of the given datasets' tables and views' mirrors. */
-  vacuum(options: VacuumOptions & { datasets: Dataset[]; views?: View[] }): Promise<Vacuumed>
+  /** Deletes unreferenced data files of the given datasets' tables. (Those of views are named by pointers too: see upkeep.) */
+  vacuum(options: VacuumOptions & { datasets: Dataset[] }): Promise<Vacuumed>
+  /** Keys of the files that the table of a view's version names. */
+  mirrored(view: { name: string; version: string }): Promise<string[]>
 }
 
 export const openLake = (options: LakeOptions): Lake => {
@@ -71,17 +73,19 @@ export const openLake = (options: LakeOptions): Lake => {
     engine,
     events: (dataset) => memo(events, dataset.name, () => openEventsTable(context, dataset)),
     dead: (dataset) => memo(dead, dataset.name, () => openDeadTable(context, dataset)),
-    viewTable: (view) => memo(views, `${view.name}/${view.version}`, () => openViewTable(context, view)),
+    viewTable: (view) => memo(views, viewRoot(view), () => openViewTable(context, view)),
     scan: (dataset, range) => lake.events(dataset).scan(range),
     compact: async (dataset, how) => ({
       events: await compactEvents(context, lake.events(dataset), dataset, how),
       dead: await compactDead(context, lake.dead(dataset).delta, deadColumns, how),
     }),
-    vacuum: async ({ datasets, views: mirrored = [], ...how }) => {
-      const tables = [
-        ...datasets.flatMap((d) => [lake.events(d).delta, lake.dead(d).delta]),
-        ...mirrored.map((v) => lake.viewTable(v).delta),
-      ]
+    mirrored: async (view) => {
+      const root = viewRoot(view)
+      const delta = views.get(root)?.delta ?? openDeltaTable(context, root)
+      return [...((await delta.snapshot())?.files.keys() ?? [])].map((path) => `${root}/${path}`)
+    },
+    vacuum: async ({ datasets, ...how }) => {
+      const tables = datasets.flatMap((d) => [lake.events(d).delta, lake.dead(d).delta])
       const out: Vacuumed = { deleted: [], bytes: 0 }
       for (const table of tables) {
         const done = await vacuumTable(context, table, how)

@@ -20,9 +20,11 @@ it.each([
   ['parts/by_hour/1111111111111111/shard-', '.parquet'],
 ])('damage in %s…%s', async (start, end) => {
   const random = rng(9)
-  await w.append(random, 10)
-  await w.speedUp()
-  await extend(w.ctx, byHour)
+  for (let i = 0; i < 2; i++) {
+    await w.append(random, 10)
+    await w.speedUp()
+    await extend(w.ctx, byHour)
+  }
   const dying: WorkerRunner = async ([job]) => {
     await runShard({ store: w.store, engine: w.engine, now: () => w.now }, job!)
     throw new Error('killed')
@@ -30,6 +32,7 @@ it.each([
   const killed = recompute(
     w.other((c) => ({ ...c, runWorker: dying })),
     byHour,
+    { shardBytes: 1 },
   )
   await expect(killed).rejects.toThrow('killed')
   const { key } = (await w.store.list('')).find((o) => o.key.startsWith(start) && o.key.endsWith(end))!

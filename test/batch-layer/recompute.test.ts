@@ -131,6 +131,7 @@ describe('recompute', () => {
       recompute(
         w.other((c) => ({ ...c, runWorker: dying })),
         bugged,
+        { shardBytes: 1 },
       ),
     ).rejects.toThrow('killed')
     expect(await recompute(w.ctx, byHour)).toMatchObject({ outcome: 'published', resumed: false, differing: 0 })
@@ -138,6 +139,7 @@ describe('recompute', () => {
       recompute(
         w.other((c) => ({ ...c, runWorker: dying })),
         byHour,
+        { shardBytes: 1 },
       ),
     ).rejects.toThrow('killed')
     expect(await recompute(w.ctx, byHour, { restart: true })).toMatchObject({ outcome: 'published', resumed: false })
@@ -292,7 +294,7 @@ describe('upkeep', () => {
     w.ctx.settings.batch.keepGenerations = 1
     w.ctx.settings.batch.vacuumAfterMs = HOUR
     await grow(5, w.views)
-    const parts = () => w.objects.keys().filter((k) => k.startsWith('parts/'))
+    const parts = () => w.objects.keys().filter((k) => /^views\/.*\.parquet$/.test(k) && !k.includes('/_'))
     const before = parts().length
     expect(await vacuumParts(w.ctx)).toMatchObject({ deleted: [] })
     w.now += HOUR - 1
@@ -310,5 +312,23 @@ describe('upkeep', () => {
       await exact(view)
     }
     for (const key of named) expect(parts()).toContain(key)
+  })
+
+  it('leaves what the table of a view names, and takes a dropped version away whole', async () => {
+    w.ctx.settings.batch.vacuumAfterMs = 0
+    await grow(2, [byHour, byCountry])
+    await grow(2, [byHour, byCountry])
+    const table = await w.ctx.lake.mirrored(byHour)
+    expect(table.sort()).toEqual((await w.published(byHour)).files.map((f) => f.key).sort())
+    const of = (view: View) => w.objects.keys().filter((k) => k.startsWith(`views/${view.name}/${view.version}/`))
+    await upkeep(w.ctx)
+    expect(of(byCountry).length).toBeGreaterThan(0)
+    await w.ctx.publications.drop(byCountry.name, byCountry.version)
+    w.now += 1
+    await upkeep(w.ctx)
+    expect(of(byCountry)).toEqual([])
+    expect(of(byHour)).toEqual(expect.arrayContaining(table))
+    expect(of(byHour).some((k) => k.includes('/_delta_log/'))).toBe(true)
+    await exact(byHour)
   })
 })

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { parquetReadObjects } from 'hyparquet'
 import { compressors } from 'hyparquet-compressors'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { writePart } from '../../batch-layer/parts.ts'
+import { mergeIntoParts, NO_PARTS } from '../../batch-layer/parts.ts'
 import type { View } from '../../model/view.ts'
 import { archive, at, type Fixture, openFixture, position } from './support.ts'
 
@@ -115,15 +115,21 @@ describe('hyparquet', () => {
         { name: '_s3', type: 'BIGINT[]', partial: '', merge: 'max(_s3)', heavy: false },
       ],
     } as unknown as View
-    const part = await f.engine.withSession(async (s) => {
+    const parts = await f.engine.withSession(async (s) => {
       await s.run(
         `CREATE TEMP TABLE cells AS SELECT make_timestamptz(i::BIGINT * 3600000000) AS _bucket, CASE WHEN i % 5 = 0 THEN NULL ELSE 'c' || i END AS country,
           i::BIGINT AS _s0, 170141183460469231731687303715884105000 + i::HUGEINT AS _s1, (i || '.25')::DECIMAL(38,2) AS _s2, [i, NULL]::BIGINT[] AS _s3 FROM range(50) r(i)`,
       )
-      return writePart(f.store, s, view, '1970-01-01', 'cells', 0)
+      return mergeIntoParts({ store: f.store, now: () => 0 }, s, view, NO_PARTS, 'cells')
     })
-    const rows = await read(part!.key)
-    expect(rows).toHaveLength(part!.rows)
+    expect(parts.files.map((p) => p.part)).toEqual(['1970-01-01', '1970-01-02', '1970-01-03'])
+    const rows: Row[] = []
+    for (const part of parts.files) {
+      const some = await read(part.key)
+      expect(some).toHaveLength(part.rows)
+      rows.push(...some)
+    }
+    expect(rows).toHaveLength(50)
     expect(rows.filter((r) => r.country === null || r.country === undefined)).toHaveLength(10)
     expect(rows.reduce((n, r) => n + (r._s0 as bigint), 0n)).toBe(1225n)
     expect(rows.map((r) => r._s1)).toEqual(
