@@ -43,7 +43,8 @@ export const openRejectStore = async ({ folder, maxBytes }: RejectStoreOptions):
   }
   const saveOverflow = async (): Promise<void> => {
     const path = join(folder, 'overflow.json')
-    await writeFile(`${path}.new`, JSON.stringify(overflow))
+    // On the disk before it takes the old one's place: an empty file would be all that a power failure leaves.
+    await writeFile(`${path}.new`, JSON.stringify(overflow), { flush: true })
     await rename(`${path}.new`, path)
   }
   /** Drops oldest segments until what is kept fits: first the count, then the file, so that a kill between loses nothing. */
@@ -127,7 +128,20 @@ const readOverflow = async (folder: string): Promise<Overflow> => {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
     return { formatVersion: 1, droppedUpTo: 0, overflowed: Object.create(null) }
   }
-  const stored = JSON.parse(text) as Overflow
+  let stored: Overflow
+  try {
+    stored = JSON.parse(text) as Overflow
+  } catch (cause) {
+    throw new WeirError({
+      code: 'WEIR_INGEST_REJECTS_FORMAT',
+      message: 'The counts of the store of rejected events are damaged.',
+      expected: 'JSON',
+      got: text.slice(0, 80) || 'an empty file',
+      next: 'remove the folder of rejected events: they were answered to their clients; its counts begin anew',
+      file: path,
+      cause,
+    })
+  }
   if (stored.formatVersion !== 1)
     throw new WeirError({
       code: 'WEIR_INGEST_REJECTS_FORMAT',

@@ -108,6 +108,16 @@ describe('the reject store', () => {
     expect((await readdir(folder)).sort()).toEqual(['overflow.json', 'rejects-0000000004.ndjson'])
   })
 
+  test('P18: damaged counts refuse to open, with words', async () => {
+    const folder = await tempFolder()
+    for (const text of ['', '{"formatVersion":1,"drop']) {
+      await writeFile(join(folder, 'overflow.json'), text)
+      await expect(openRejectStore({ folder, maxBytes: 1 })).rejects.toMatchObject({
+        code: 'WEIR_INGEST_REJECTS_FORMAT',
+      })
+    }
+  })
+
   test('a newer format refuses to open', async () => {
     const folder = await tempFolder()
     await writeFile(join(folder, 'overflow.json'), JSON.stringify({ formatVersion: 2 }))
