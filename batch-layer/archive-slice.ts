@@ -9,7 +9,7 @@ import { findDuplicates } from '../engine/duplicates.ts'
 import type { Session } from '../engine/engine.ts'
 import type { Dataset } from '../model/dataset.ts'
 import type { Seen, SeenChange } from '../model/decode/seen.ts'
-import { literal } from '../model/ident.ts'
+import { ident, literal } from '../model/ident.ts'
 import type { Archived } from '../model/ports/history.ts'
 import type { BatchContext } from './context.ts'
 import type { Slice } from './pending.ts'
@@ -42,18 +42,24 @@ export const archiveSlice = (
       records.map((r, i) => ({ recordId: r.recordId, effectiveMs: effectiveMs[i]! })),
       seen,
     )
-    const names = await load(
-      ctx,
-      session,
-      'record, record_id, fingerprint',
-      records.map((r, i) => `${i},${r.recordId},${r.fingerprint}`),
-    )
-    const marks = await load(ctx, session, 'row', duplicates.rows.map(String))
+    const names = `${table}_names`
+    const marks = `${table}_marks`
     try {
-      await session.run(
-        `CREATE TEMP TABLE ${table} AS SELECT d.*, n.record_id AS _record_id, n.fingerprint AS _fingerprint, m.row IS NOT NULL AS _duplicate
-         FROM ${decoded} d JOIN ${names.source} n ON n.record = d._record LEFT JOIN ${marks.source} m ON m.row = d._row`,
+      await load(
+        ctx,
+        session,
+        names,
+        { record: 'BIGINT', record_id: 'VARCHAR', fingerprint: 'VARCHAR' },
+        records.map((r, i) => `${i},${r.recordId},${r.fingerprint}`),
       )
+      await load(ctx, session, marks, { row: 'BIGINT' }, duplicates.rows.map(String))
+      // Joined while it is written: a table of the result would be a second copy of every event.
+      const [mark, marked] =
+        duplicates.rows.length === 0
+          ? ['false', '']
+          : [`m."row" IS NOT NULL`, ` LEFT JOIN ${marks} m ON m."row" = d._row`]
+      const source = `(SELECT d.*, n.record_id AS _record_id, n.fingerprint AS _fingerprint, ${mark} AS _duplicate
+         FROM ${decoded} d JOIN ${names} n ON n.record = d._record${marked})`
       await ctx.lake.dead(dataset).append({
         partition,
         logId: slice.to.logId,
@@ -81,35 +87,36 @@ export const archiveSlice = (
         counted: (before?.counted ?? 0) + rows - duplicates.rows.length,
         duplicate: (before?.duplicate ?? 0) + duplicates.rows.length,
         dead: (before?.dead ?? 0) + dead.length,
-        table,
+        table: source,
         session,
       })
       return { outcome, change: duplicates.change }
     } finally {
-      await rm(names.file, { force: true })
-      await rm(marks.file, { force: true })
-      for (const name of [table, decoded]) await session.run(`DROP TABLE IF EXISTS ${name}`)
+      for (const name of [decoded, names, marks]) await session.run(`DROP TABLE IF EXISTS ${name}`)
     }
   })
 
-/** Lines of numbers and hex digits as a source: a file, since a list of values of that length is slow to parse. */
+/** Lines of numbers and hex digits as a table: by way of a file, since a list of values of that length is slow to parse. */
 const load = async (
   ctx: BatchContext,
-  _session: Session,
-  columns: string,
+  session: Session,
+  table: string,
+  columns: Record<string, string>,
   lines: string[],
-): Promise<{ file: string; source: string }> => {
-  const file = join(ctx.engine.scratchDir, `archive-${serial++}.csv`)
-  await writeFile(file, `${lines.join('\n')}\n`)
-  const spec = columns
-    .split(', ')
-    .map((name) => `${literal(name)}: '${/^(record|row)$/.test(name) ? 'BIGINT' : 'VARCHAR'}'`)
-  const source =
-    lines.length === 0
-      ? `(SELECT ${columns
-          .split(', ')
-          .map((name) => `NULL::${/^(record|row)$/.test(name) ? 'BIGINT' : 'VARCHAR'} AS ${name}`)
-          .join(', ')} WHERE false)`
-      : `read_csv(${literal(file)}, header = false, delim = ',', quote = '', escape = '', auto_detect = false, columns = {${spec.join(', ')}})`
-  return { file, source }
+): Promise<void> => {
+  const list = Object.entries(columns)
+  if (lines.length === 0) {
+    await session.run(`CREATE TEMP TABLE ${table} (${list.map(([name, type]) => `${ident(name)} ${type}`).join(', ')})`)
+    return
+  }
+  const file = join(ctx.engine.scratchDir, `${table}.csv`)
+  const spec = list.map(([name, type]) => `${literal(name)}: ${literal(type)}`).join(', ')
+  try {
+    await writeFile(file, `${lines.join('\n')}\n`)
+    await session.run(
+      `CREATE TEMP TABLE ${table} AS FROM read_csv(${literal(file)}, header = false, delim = ',', quote = '', escape = '', auto_detect = false, columns = {${spec}})`,
+    )
+  } finally {
+    await rm(file, { force: true })
+  }
 }

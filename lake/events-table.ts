@@ -36,7 +36,7 @@ export type Append = {
   counted: number
   duplicate: number
   dead: number
-  /** DuckDB table in `session`: declared columns, _partition, _offset, _index, _append_time (effective), _record_id,
+  /** Usable after FROM in `session`, a table or a SELECT in parentheses that gives the same rows each time: declared columns, _partition, _offset, _index, _append_time (effective), _record_id,
    *  _fingerprint, _duplicate, _extra; only rows of `[from, to)`; may be empty. */
   table: string
   session: Session
@@ -188,7 +188,7 @@ export const openEventsTable = (context: DeltaContext, dataset: Dataset): Events
          count(*) FILTER (NOT _duplicate) AS counted, count(*) FILTER (_duplicate) AS duplicate,
          epoch_us(max(${ident(dataset.eventTime)}) FILTER (NOT _duplicate AND ${ident(dataset.eventTime)} <= _append_time)) AS watermark,
          min(CASE WHEN _partition = ${a.partition} THEN _offset ELSE -1 END) AS low, max(_offset) AS high
-       FROM ${ident(a.table)} GROUP BY 1 ORDER BY 1`,
+       FROM ${a.table} GROUP BY 1 ORDER BY 1`,
     )
 
   const checkCounters = (a: Append, days: DayRow[], previous: Archived | null): void => {
@@ -214,7 +214,7 @@ export const openEventsTable = (context: DeltaContext, dataset: Dataset): Events
       root,
       folder: `${APPEND_DATE}=${date}/`,
       name: `p${a.partition}-${a.from.offset}-${a.to.offset}`,
-      select: `SELECT ${storeList(columns)} FROM ${ident(a.table)}${only ? '' : ` WHERE ${UTC_DAY} = ${Number(day.day)}`}`,
+      select: `SELECT ${storeList(columns)} FROM ${a.table}${only ? '' : ` WHERE ${UTC_DAY} = ${Number(day.day)}`}`,
       columns,
       partitionValues: { [APPEND_DATE]: date },
       tags: {
