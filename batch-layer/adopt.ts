@@ -69,15 +69,22 @@ export const adoptViews = async (ctx: BatchContext, views: View[]): Promise<View
   return waiting
 }
 
-/** Drops a version for good: a tombstone. Throws WEIR_BATCH_ACTIVE for the version that serves. */
-export const dropVersion = async (ctx: BatchContext, view: { name: string; version: string }): Promise<void> => {
-  if ((await ctx.publications.active(view.name))?.version === view.version)
+/**
+ * Drops a version for good: a tombstone. Throws WEIR_BATCH_ACTIVE for the version that serves, unless its view has left the project:
+ * there is no other version to serve then, and it would be fed for ever.
+ */
+export const dropVersion = async (
+  ctx: BatchContext,
+  view: { name: string; version: string },
+  options: { viewLeft?: boolean } = {},
+): Promise<void> => {
+  if (!options.viewLeft && (await ctx.publications.active(view.name))?.version === view.version)
     throw new WeirError({
       code: 'WEIR_BATCH_ACTIVE',
       message: `Version ${view.version} of ${view.name} serves; it cannot be dropped.`,
       expected: 'a version that does not serve',
       got: view.version,
-      next: 'activate another version first',
+      next: 'activate another version first; or take the view out of the project and start again',
     })
   await ctx.publications.drop(view.name, view.version)
   await ctx.versions.refresh()

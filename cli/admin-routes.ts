@@ -109,7 +109,8 @@ export const adminRoutes = (app: FastifyInstance, shared: ServeOptions, serving:
     async (request) => {
       const { view: name, version } = request.params as { view: string; version: string }
       await ports.versions.refresh()
-      await worded(() => dropVersion(ctx, found(name, version)))
+      const viewLeft = !shared.options.project.views.some((v) => v.name === name)
+      await worded(() => dropVersion(ctx, found(name, version), { viewLeft }))
       return { view: name, version, state: 'dropped' }
     },
   )

@@ -75,6 +75,17 @@ test('a view that left the project goes on being extended', { timeout: 60_000 },
   await call('POST', '/v1/events/visits', visit)
   await until('the cut of the kept view', 20_000, async () => ((await cutOf('kept')) === 2 ? true : undefined))
   await until('the cut of the removed view', 10_000, async () => ((await cutOf('gone')) === 2 ? true : undefined))
+
+  // The view is of no more use: it can be dropped, while one of the project cannot.
+  type Versions = { versions: { view: string; version: string; state: string }[] }
+  const { versions } = await call<Versions>('GET', '/v1/versions')
+  const of = (view: string) => versions.find((v) => v.view === view)!.version
+  await expect(call('POST', `/v1/views/kept/versions/${of('kept')}/drop`)).rejects.toThrow(/409.*WEIR_BATCH_ACTIVE/)
+  await call('POST', `/v1/views/gone/versions/${of('gone')}/drop`)
+  await until('the speed state to go', 20_000, async () => {
+    const header = await weir!.ports.speed.header({ dataset: 'visits', partition: 0 })
+    return header !== null && header.views[of('gone')] === undefined ? true : undefined
+  })
 })
 
 test('compact by the name of a view; a letter that was replayed is not appended again', {
