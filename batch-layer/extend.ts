@@ -56,9 +56,8 @@ export const partialCells = async (
   const scan = await ctx.lake.scan(datasetOf(ctx, view.dataset), { from, below: to })
   await session.run(`CREATE OR REPLACE TEMP TABLE ${table} (${cellTableColumns(view)})`)
   if (scan.files.length === 0) return 0
-  await session.run(`INSERT INTO ${table} BY NAME ${partialSql(view, scan.sql)}`)
-  const [row] = await session.rows<{ n: string }>(`SELECT count(*) AS n FROM ${table}`)
-  return Number(row!.n)
+  const [inserted] = await session.rows<{ Count: string }>(`INSERT INTO ${table} BY NAME ${partialSql(view, scan.sql)}`)
+  return Number(inserted!.Count)
 }
 
 /** Parts at `from`, merged with the lake's records `[from, to)`. */

@@ -220,7 +220,7 @@ export const mergeIntoParts = async (
     await discardParts(env.store, written)
     throw error
   } finally {
-    await session.run(`DROP TABLE IF EXISTS ${moved}`)
+    if (source === moved) await session.run(`DROP TABLE ${moved}`)
   }
 }
 

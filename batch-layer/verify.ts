@@ -6,9 +6,10 @@
 import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Session } from '../engine/engine.ts'
-import { cellTableColumns, mergeCellsSql, partialSql, unpackSql } from '../model/cells.ts'
+import { cellColumns, mergeCellsSql, partialSql, unpackSql } from '../model/cells.ts'
 import { blockHash, digestOf } from '../model/digest.ts'
 import { WeirError } from '../model/errors.ts'
+import { ident } from '../model/ident.ts'
 import type { Block, Epoch } from '../model/ports/speed-store.ts'
 import { type Cut, samePosition } from '../model/position.ts'
 import type { View } from '../model/view.ts'
@@ -90,22 +91,19 @@ const longestLine = (blocks: Block[]): number => {
   return longest
 }
 
-/** Merged cells of packed blocks into a table. */
-const unpack = async (
+/** Calls `use` with the merged cells of packed blocks, usable after FROM as often as it likes. */
+const withCells = async <T>(
   ctx: BatchContext,
-  session: Session,
   view: View,
   blocks: Block[],
-  table: string,
-): Promise<void> => {
-  await session.run(`CREATE OR REPLACE TEMP TABLE ${table} (${cellTableColumns(view)})`)
-  if (blocks.length === 0) return
-  const file = join(ctx.engine.scratchDir, `${table}.ndjson`)
+  use: (source: string) => Promise<T>,
+): Promise<T> => {
+  const file = join(ctx.engine.scratchDir, `verify_${serial++}.ndjson`)
   try {
     await writeFile(file, Buffer.concat(blocks.map((b) => b.bytes)))
-    await session.run(
-      `INSERT INTO ${table} BY NAME ${mergeCellsSql(view, `(${unpackSql(view, file, longestLine(blocks))})`)}`,
-    )
+    const list = cellColumns(view).map((c) => `CAST(${ident(c.name)} AS ${c.type}) AS ${ident(c.name)}`)
+    const cells = mergeCellsSql(view, `(${unpackSql(view, file, longestLine(blocks))})`)
+    return await use(`(SELECT ${list.join(', ')} FROM (${cells}))`)
   } finally {
     await rm(file, { force: true })
   }
@@ -142,18 +140,16 @@ export const verifyRange = async (
     out.ranges[p] = { from: start.offset, to: end.offset }
   }
   if (Object.keys(high).length === 0) return out
-  const table = `verify_${serial++}`
-  try {
-    await unpack(ctx, session, view, blocks, table)
-    let batch = partials
-    if (batch === undefined || Object.keys(out.skipped).length > 0) {
-      const scan = await ctx.lake.scan(datasetOf(ctx, view.dataset), { from: low, below: high })
-      batch = `(${partialSql(view, scan.sql)})`
-    }
-    return { ...out, ...(await compareCells(session, view, batch, table)) }
-  } finally {
-    await session.run(`DROP TABLE IF EXISTS ${table}`)
+  let batch = partials
+  if (batch === undefined || Object.keys(out.skipped).length > 0) {
+    const scan = await ctx.lake.scan(datasetOf(ctx, view.dataset), { from: low, below: high })
+    batch = `(${partialSql(view, scan.sql)})`
   }
+  const source = batch
+  return withCells(ctx, view, blocks, async (cells) => ({
+    ...out,
+    ...(await compareCells(session, view, source, cells)),
+  }))
 }
 
 /** Raises the alarm for cells that differ; the metric is the caller's. */

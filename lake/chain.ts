@@ -4,7 +4,7 @@
  */
 import type { ObjectStore } from '../model/ports/object-store.ts'
 import { twentyDigits } from './keys.ts'
-import { seal, sealHash, unsealWithHash } from './sealed.ts'
+import { sealWithHash, unsealWithHash } from './sealed.ts'
 
 export type ChainLink<T> = { n: number; value: T; hash: string }
 
@@ -45,15 +45,21 @@ export const openChain = <T extends { formatVersion: number }>(store: ObjectStor
       return known
     },
     put: async (n, value) => {
-      const ours = sealHash(value)
-      try {
-        if ((await store.putIfAbsent(keyOf(n), seal(value))) === 'written') return true
-        return (await get(n))?.hash === ours
-      } catch (error) {
-        const found = await get(n)
-        if (found === null) throw error
-        return found.hash === ours
+      const { bytes, hash } = sealWithHash(value)
+      const put = async (): Promise<boolean> => {
+        try {
+          if ((await store.putIfAbsent(keyOf(n), bytes)) === 'written') return true
+          return (await get(n))?.hash === hash
+        } catch (error) {
+          const found = await get(n)
+          if (found === null) throw error
+          return found.hash === hash
+        }
       }
+      const won = await put()
+      // A chain can be long and its links large: the next look begins here. Links are values, so nobody changes this one.
+      if (won && n > (known?.n ?? 0)) known = { n, value, hash }
+      return won
     },
   }
 }

@@ -8,10 +8,14 @@ import { WeirError } from '../model/errors.ts'
 /** SHA-256 (hex) of a value's JSON line: the name of its exact content. */
 export const sealHash = (value: unknown): string => createHash('sha256').update(JSON.stringify(value)).digest('hex')
 
-export const seal = (value: { formatVersion: number }): Uint8Array => {
+/** The stored bytes of a value, and its hash. */
+export const sealWithHash = (value: { formatVersion: number }): { bytes: Uint8Array; hash: string } => {
   const line = JSON.stringify(value)
-  return Buffer.from(`${line}\n${createHash('sha256').update(line).digest('hex')}\n`)
+  const hash = createHash('sha256').update(line).digest('hex')
+  return { bytes: Buffer.from(`${line}\n${hash}\n`), hash }
 }
+
+export const seal = (value: { formatVersion: number }): Uint8Array => sealWithHash(value).bytes
 
 /** The value and its hash. Throws WEIR_LAKE_CORRUPT, or WEIR_LAKE_FORMAT for a newer formatVersion. */
 export const unsealWithHash = <T extends { formatVersion: number }>(
