@@ -7,7 +7,7 @@ import type { Dataset } from '../model/dataset.ts'
 import { createSeen, idWords, RECORD_WINDOW_MS, recordWords, type Seen } from '../model/decode/seen.ts'
 import { WeirError } from '../model/errors.ts'
 import type { EventLog, LogRecord } from '../model/ports/event-log.ts'
-import type { History } from '../model/ports/history.ts'
+import type { History, SeenIds } from '../model/ports/history.ts'
 import { genesis, type Position, samePosition } from '../model/position.ts'
 import { decodeBatch } from './decode.ts'
 import { findDuplicates } from './duplicates.ts'
@@ -43,10 +43,12 @@ export const rebuildSeen = async (
     const overlay = seen.overlay()
     // Ids of the lake come once each, in no order: only what they leave in the map counts, not the verdict.
     if (windowMs !== undefined)
-      for (const { id, effectiveMs } of known.events)
-        if (at.effectiveMs - effectiveMs < windowMs) overlay.event(idWords(id), 0, effectiveMs)
-    for (const { id, effectiveMs } of known.records)
-      if (at.effectiveMs - effectiveMs < RECORD_WINDOW_MS) overlay.record(recordWords(id), 0, effectiveMs)
+      forEachSeen(known.events, idWords, (words, place, ms) => {
+        if (at.effectiveMs - ms < windowMs) overlay.event(words, place, ms)
+      })
+    forEachSeen(known.records, recordWords, (words, place, ms) => {
+      if (at.effectiveMs - ms < RECORD_WINDOW_MS) overlay.record(words, place, ms)
+    })
     seen.accept(overlay.change(), start)
   }
   if (start.offset === at.offset) return seen
@@ -75,6 +77,16 @@ export const rebuildSeen = async (
   })
   if (!samePosition(seen.position, at)) throw otherHistory(dataset.name, partition, at, seen.position.fingerprint)
   return seen
+}
+
+/** Calls `take` for each id with its hash. */
+const forEachSeen = (
+  ids: SeenIds,
+  wordsOf: (id: string) => Uint32Array,
+  take: (words: Uint32Array, place: number, effectiveMs: number) => void,
+): void => {
+  if (Array.isArray(ids)) for (const { id, effectiveMs } of ids) take(wordsOf(id), 0, effectiveMs)
+  else for (let i = 0; i < ids.effectiveMs.length; i++) take(ids.words, 4 * i, ids.effectiveMs[i]!)
 }
 
 const effectiveTimes = (before: number, records: LogRecord[]): number[] => {

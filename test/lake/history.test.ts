@@ -2,7 +2,9 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { DeadLetter } from '../../lake/dead-table.ts'
 import { openHistory } from '../../lake/lake.ts'
-import { archive, at, type Fixture, LOG, openFixture, position } from './support.ts'
+import { idWords, recordWords } from '../../model/decode/seen.ts'
+import type { SeenIds } from '../../model/ports/history.ts'
+import { archive, at, type Fixture, LOG, openFixture, position, recordIdOf } from './support.ts'
 
 let f: Fixture
 beforeEach(async () => {
@@ -62,11 +64,22 @@ describe('history', () => {
     await archive(f.lake, f.dataset, { from: 10, to: 20, before: state })
     const history = openHistory(f.lake, [f.dataset])
     const window = await history.window('orders', 0, 15, at(11))
-    expect(window.records.map((r) => r.id).sort()).toEqual(['rec-0-12', 'rec-0-13', 'rec-0-14'])
-    expect(window.events).toHaveLength(9)
-    expect(window.events.find((e) => e.id === 'id-42')).toEqual({ id: 'id-42', effectiveMs: at(14) })
+    const entries = (ids: SeenIds): Map<string, number> => {
+      if (Array.isArray(ids)) throw new Error('ids as objects')
+      return new Map([...ids.effectiveMs].map((ms, i) => [ids.words.subarray(4 * i, 4 * i + 4).join(), ms]))
+    }
+    expect(entries(window.records)).toEqual(
+      new Map([12, 13, 14].map((o) => [recordWords(recordIdOf(0, o)).join(), at(o)])),
+    )
+    expect(entries(window.events).size).toBe(9)
+    expect(entries(window.events).get(idWords('id-42').join())).toBe(at(14))
+    const plain = { ...f.dataset }
+    delete plain.dedupeWindowMs
+    const other = await openHistory(await f.other(), [plain]).window('orders', 0, 15, at(11))
+    expect(other.events).toEqual([])
+    expect(entries(other.records).size).toBe(3)
     const none = await history.window('orders', 0, 15, at(14))
-    expect(none).toEqual({ events: [], records: [] })
+    expect([entries(none.events).size, entries(none.records).size]).toEqual([0, 0])
   })
 })
 

@@ -93,6 +93,10 @@ export type Range = {
 
 export const at = (offset: number): number => DAY + offset * 1000
 
+/** 32 hex digits, no two of its four words alike. */
+export const recordIdOf = (partition: number, offset: number): string =>
+  [1, 2, 3, 4].map((n) => (n * 0x10000000 + partition * 0x1000 + offset).toString(16)).join('')
+
 /** Appends records `[from, to)`; every 7th event is a duplicate. Returns the outcome and the counters after it. */
 export const archive = async (
   lake: Lake,
@@ -123,7 +127,7 @@ export const archive = async (
         `${o}`,
         `${i}`,
         `make_timestamptz(${time(o)}::BIGINT * 1000)`,
-        literal(`rec-${partition}-${o}`),
+        literal(recordIdOf(partition, o)),
         literal(position(o + 1, 0).fingerprint),
         `${twice}`,
         n % 6 === 0 ? `'{"x":1}'` : 'NULL',
