@@ -3,7 +3,7 @@
  * compare-and-set on the exact base (rule 6), so a proposal whose base is gone is thrown away with its files.
  */
 
-import type { Pointer, Published } from '../model/ports/publications.ts'
+import type { KeptGeneration, Pointer, Published } from '../model/ports/publications.ts'
 import type { Cut } from '../model/position.ts'
 import type { View } from '../model/view.ts'
 import { alarm, type BatchContext } from './context.ts'
@@ -22,22 +22,38 @@ export type Proposal = {
   suspectLineages: string[]
 }
 
+/**
+ * What stays for roll back, of all generations newest first: the last `keep`, and the newest of each of the last `keep` lineages; at
+ * most twice `keep`. With an extend each minute the first alone would be some minutes; a recompute is what one goes back behind.
+ */
+export const keptOf = (all: KeptGeneration[], keep: number): KeptGeneration[] => {
+  const lineages = new Set<string>()
+  return all.filter(({ lineage }, i) => {
+    const isNewest = !lineages.has(lineage)
+    lineages.add(lineage)
+    return i < keep || (isNewest && lineages.size <= keep)
+  })
+}
+
 export const nextPointer = (ctx: BatchContext, view: View, proposal: Proposal): Pointer => {
   const { base, parts } = proposal
   const generation = (base?.pointer.generation ?? 0) + 1
   const before = base?.pointer
   const kept = before
-    ? [
-        {
-          generation: before.generation,
-          lineage: before.lineage,
-          cut: before.cut,
-          files: before.files,
-          ...(before.slots === undefined ? {} : { slots: before.slots }),
-          publishedAt: before.publishedAt,
-        },
-        ...before.kept,
-      ].slice(0, ctx.settings.batch.keepGenerations)
+    ? keptOf(
+        [
+          {
+            generation: before.generation,
+            lineage: before.lineage,
+            cut: before.cut,
+            files: before.files,
+            ...(before.slots === undefined ? {} : { slots: before.slots }),
+            publishedAt: before.publishedAt,
+          },
+          ...before.kept,
+        ],
+        ctx.settings.batch.keepGenerations,
+      )
     : []
   return {
     formatVersion: 1,

@@ -7,14 +7,44 @@
  */
 import { WeirError } from '../model/errors.ts'
 import type { ObjectStore } from '../model/ports/object-store.ts'
-import type { Pointer, Publications, VersionEntry } from '../model/ports/publications.ts'
+import type { KeptGeneration, PartFile, Pointer, Publications, VersionEntry } from '../model/ports/publications.ts'
 import { type Chain, openChain } from './chain.ts'
 import { openClaims } from './claims.ts'
 import { compareKeys } from './keys.ts'
 import { seal, sealHash, unseal } from './sealed.ts'
 
 type Tombstone = { formatVersion: 1; dropped: true; view: string; version: string; generation: number }
-type Link = Pointer | Tombstone
+/**
+ * A pointer as it is stored. Kept generations share most files with the newest one, so each file is written once: `kept[i].files` are
+ * places in `files` followed by `more`. Else a view of a year's days, extended each minute, would store a gigabyte of names a day.
+ */
+type StoredPointer = Omit<Pointer, 'kept'> & {
+  more?: PartFile[]
+  /** Files themselves: in pointers of the first builds. */
+  kept: (Omit<KeptGeneration, 'files'> & { files: (number | PartFile)[] })[]
+}
+type Link = StoredPointer | Tombstone
+
+const pack = (pointer: Pointer): StoredPointer => {
+  const places = new Map(pointer.files.map((file, i) => [`${file.key}/${file.sha256}`, i]))
+  const more: PartFile[] = []
+  const placeOf = (file: PartFile): number => {
+    const name = `${file.key}/${file.sha256}`
+    const found = places.get(name)
+    if (found !== undefined) return found
+    const place = pointer.files.length + more.push(file) - 1
+    places.set(name, place)
+    return place
+  }
+  const kept = pointer.kept.map((k) => ({ ...k, files: k.files.map(placeOf) }))
+  return { ...pointer, kept, ...(more.length === 0 ? {} : { more }) }
+}
+
+const unpack = ({ more = [], ...stored }: StoredPointer): Pointer => {
+  const all = [...stored.files, ...more]
+  const kept = stored.kept.map((k) => ({ ...k, files: k.files.map((f) => (typeof f === 'number' ? all[f]! : f)) }))
+  return { ...stored, kept }
+}
 type Active = { formatVersion: 1; view: string; version: string }
 type Version = { formatVersion: 1; view: string; version: string; sql: string }
 
@@ -44,7 +74,7 @@ export const openPublications = (store: ObjectStore, options: { now?: () => numb
   const current: Publications['current'] = async (view, version) => {
     const last = await chainOf(view, version).last()
     if (last === null) return null
-    return isTombstone(last.value) ? 'dropped' : { pointer: last.value, hash: last.hash }
+    return isTombstone(last.value) ? 'dropped' : { pointer: unpack(last.value), hash: last.hash }
   }
 
   const tokenOf = (n: number, hash: string): string => `${n}.${hash}`
@@ -57,7 +87,7 @@ export const openPublications = (store: ObjectStore, options: { now?: () => numb
       if (base === 'dropped') return 'dropped'
       if (next.generation !== (base?.pointer.generation ?? 0) + 1 || next.baseHash !== (base?.hash ?? '')) {
         // Our own earlier attempt, whose reply was lost?
-        return base?.hash === sealHash(next) ? 'published' : 'stale'
+        return base?.hash === sealHash(pack(next)) ? 'published' : 'stale'
       }
       const back = base === null ? undefined : backward(next, base.pointer)
       if (back !== undefined)
@@ -68,7 +98,7 @@ export const openPublications = (store: ObjectStore, options: { now?: () => numb
           got: JSON.stringify(next.cut[back] ?? null),
           next: 'this is a defect in the batch layer: extend to the current cut before publishing',
         })
-      const won = await chainOf(next.view, next.version).put(next.generation, next)
+      const won = await chainOf(next.view, next.version).put(next.generation, pack(next))
       if (won) return 'published'
       return (await current(next.view, next.version)) === 'dropped' ? 'dropped' : 'stale'
     },

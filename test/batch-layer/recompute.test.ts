@@ -194,6 +194,24 @@ describe('versions', () => {
     w.views = [...w.views.filter((v) => v.version !== view.version), view]
   }
 
+  it('keeps the newest generation of each of the last lineages, besides the last generations', async () => {
+    w.ctx.settings.batch.keepGenerations = 2
+    await grow(3)
+    expect(await recompute(w.ctx, byHour)).toMatchObject({ generation: 4 })
+    await grow(3)
+    expect(await recompute(w.ctx, byHour)).toMatchObject({ generation: 8 })
+    await grow(3)
+    const { kept } = await w.published(byHour)
+    // Current: 11. The last two, of lineage 8, and the newest of lineage 4; lineage 1 has gone.
+    expect(kept.map((k) => [k.generation, k.lineage])).toEqual([
+      [10, '8'],
+      [9, '8'],
+      [7, '4'],
+    ])
+    expect(await rollback(w.ctx, byHour, 7)).toMatchObject({ outcome: 'published', from: 7 })
+    await exact(byHour)
+  })
+
   it('a changed view is filled while the old one serves, switched to, and gone back from', async () => {
     await grow(2)
     await applyRetention(w.ctx, { name: 'orders' })
