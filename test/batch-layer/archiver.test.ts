@@ -166,16 +166,30 @@ describe('faults', () => {
 
   it('canary: an archiver whose commit compares nothing is seen', async () => {
     const random = rng(6)
+    // Both have read the lake's end before either commits; then one commits after the other.
+    let arrived = 0
+    let [open, finish] = [(): void => undefined, (): void => undefined]
+    let [both, first] = [Promise.resolve(), Promise.resolve()]
     const careless = () =>
       w.other((ctx) => {
         const events = ctx.lake.events(dataset)
         const loose = {
           ...events,
           append: async (a: Parameters<typeof events.append>[0]) => {
-            const now = await events.archived(a.partition)
-            if (now === null) return events.append(a)
-            const to = { ...a.to, offset: now.position.offset + (a.to.offset - a.from.offset) }
-            return events.append({ ...a, from: now.position, to })
+            const isFirst = ++arrived === 1
+            if (isFirst) await both
+            else {
+              open()
+              await first
+            }
+            try {
+              const now = await events.archived(a.partition)
+              if (now === null) return await events.append(a)
+              const to = { ...a.to, offset: now.position.offset + (a.to.offset - a.from.offset) }
+              return await events.append({ ...a, from: now.position, to })
+            } finally {
+              if (isFirst) finish()
+            }
           },
         }
         return { ...ctx, lake: { ...ctx.lake, events: () => loose } }
@@ -184,6 +198,13 @@ describe('faults', () => {
     let caught = 0
     for (let round = 0; round < 10; round++) {
       await w.append(random, 3, 0)
+      arrived = 0
+      both = new Promise<void>((resolve) => {
+        open = resolve
+      })
+      first = new Promise<void>((resolve) => {
+        finish = resolve
+      })
       const done = await Promise.allSettled([
         openArchiver(a, dataset).step(0, { force: true }),
         openArchiver(b, dataset).step(0, { force: true }),
