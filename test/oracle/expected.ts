@@ -43,6 +43,12 @@ export const canonicalRows = (columns: AnswerColumn[], rows: Record<string, Scal
     return columns.map((c) => `${c.name}=${canonical(c.type, row[c.name] ?? null)}`).join(' ')
   })
 
+const describe = async (session: Session, sql: string): Promise<AnswerColumn[]> =>
+  (await session.rows<{ column_name: string; column_type: string }>(`DESCRIBE ${sql}`)).map((d) => ({
+    name: d.column_name,
+    type: d.column_type,
+  }))
+
 const missing = (partition: number, offset: number): never => {
   throw new Error(`offset ${offset} of partition ${partition} is beyond the log`)
 }
@@ -53,6 +59,7 @@ export const openExpected = async (session: Session, dataset: Dataset, table: st
     `CREATE OR REPLACE TEMP TABLE ${table} (${dataset.columns.map((c) => `${c.name} ${c.type}`).join(', ')},
       _partition BIGINT, _offset BIGINT, _index BIGINT, _append_time TIMESTAMPTZ)`,
   )
+  const described = new Map<string, AnswerColumn[]>()
   type Partition = { prefix: Counts[]; effectiveMs: number; ids: Map<string, number>; records: Map<string, number> }
   const partitions = new Map<number, Partition>()
   const partitionOf = (partition: number): Partition => {
@@ -102,8 +109,9 @@ export const openExpected = async (session: Session, dataset: Dataset, table: st
     rows: async (view, query, upper) => {
       const below = Object.entries(upper).map(([p, offset]) => `(_partition = ${p} AND _offset < ${offset})`)
       const sql = referenceSql(view, query, `(SELECT * FROM ${table} WHERE ${below.join(' OR ') || 'false'})`)
-      const described = await session.rows<{ column_name: string; column_type: string }>(`DESCRIBE ${sql}`)
-      const types = described.map((d) => ({ name: d.column_name, type: d.column_type }))
+      const key = JSON.stringify([view.version, query], (_, v: unknown) => (typeof v === 'bigint' ? String(v) : v))
+      const types = described.get(key) ?? (await describe(session, sql))
+      described.set(key, types)
       return { rows: canonicalRows(types, await session.rows<Record<string, Scalar>>(sql)), sql }
     },
   }

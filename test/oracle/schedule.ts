@@ -89,7 +89,7 @@ export const randomSchedule = (seed: number): Schedule => {
     fault: faults && WORK.includes(kind) && r.chance(0.25) ? randomFault(r) : null,
   })
   const steps: Step[] = [work('append'), work('speed')]
-  const length = r.int(8, 26)
+  const length = r.int(8, 22)
   while (steps.length < length) {
     const kind = weighted(r)
     if (kind === 'together') {

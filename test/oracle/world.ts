@@ -597,7 +597,18 @@ const openWorld = async (o: WorldOptions) => {
       errors.length = 0
       await attempt(() => batch.ctx.versions.refresh())
       await attempt(() => speed.versions.refresh())
-      for (const p of partitions) for (let i = 0; i < 12; i++) await attempt(() => speed.workers.get(p)!.step())
+      for (const p of partitions)
+        for (let i = 0; i < 12; i++) {
+          const before = errors.length
+          const kind = await speed.workers
+            .get(p)!
+            .step()
+            .then(
+              (d) => d.kind,
+              (error) => attempt(() => Promise.reject(error)),
+            )
+          if (kind === 'idle' && errors.length === before) break
+        }
       for (const p of partitions) await attempt(() => archiverOf(batch.ctx, dataset.name).step(p, { force: true }))
       for (const view of batch.ctx.versions.fed(dataset.name)) {
         if (round % 3 === 2) await attempt(() => catchUp(batch.ctx, view))
@@ -611,7 +622,7 @@ const openWorld = async (o: WorldOptions) => {
         const upper = view && (await compare(view, wholeQuery(view)))
         good &&= upper !== null && JSON.stringify(partitions.map((p) => Number(upper[p] ?? 0))) === ends()
       }
-      if (good && round >= 1) break
+      if (good && errors.length === 0) break
       if (round === 11)
         throw new Difference(
           `nothing converges: ${errors.map(String).join('; ')} alarms: ${alarms.map(String).join('; ')}`,
