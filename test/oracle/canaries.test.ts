@@ -5,8 +5,9 @@ import { runCanary } from './canary.ts'
 test('there are canaries for every rule of the protocol that the embedded profile can break', () => {
   const rules = new Set(CANARIES.flatMap((c) => (c.rule === null ? [] : [c.rule])))
   expect(CANARIES.length).toBeGreaterThanOrEqual(15)
-  // Rules 5, 7, 9, 11 and 14 speak of logs that lose their tail or of consumer groups: the embedded log has neither.
-  expect([...rules].sort((a, b) => a - b)).toEqual([1, 2, 3, 4, 6, 8, 10, 12, 13, 15, 16, 17, 18, 19])
+  // Rules 5, 7, 9, 11 and 14 speak of logs that lose their tail or of consumer groups: the embedded log has neither. Without rule 3
+  // an unfit header is rebuilt at the cut: that costs service, never an answer (as the model found, too).
+  expect([...rules].sort((a, b) => a - b)).toEqual([1, 2, 4, 6, 8, 10, 12, 13, 15, 16, 17, 18, 19])
 })
 
 test.each(CANARIES)('the oracle catches: $name', { timeout: 400_000 }, async (canary) => {

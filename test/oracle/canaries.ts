@@ -42,20 +42,12 @@ export const CANARIES: Canary[] = [
     replace: 'if (write === undefined)',
   },
   {
-    name: 'epochs named by a counter: blocks of one number mix',
+    name: 'epochs not named by the position that they start from',
     rule: 2,
-    file: 'test/support/memory-speed-store.ts',
-    find: '${epochName(from)}',
-    replace: '${from.offset * 0}',
+    file: 'serving-layer/speed-draft.ts',
+    find: 'export const epochKey = (from: Position): string => `${from.logId}/${from.offset}/${from.fingerprint}`',
+    replace: 'export const epochKey = (from: Position): string => from.logId',
     also: [UNCHECKED],
-  },
-  {
-    name: 'a cut does not open the next epoch',
-    rule: 3,
-    file: 'speed-layer/store-rules.ts',
-    find: `    next: set({ ...view, epochs: [...view.epochs, emptyEpoch(stored.position)] }),
-  }`,
-    replace: '  }',
   },
   {
     name: 'generation and epoch joined without comparing positions',
@@ -74,13 +66,6 @@ export const CANARIES: Canary[] = [
     Object.assign(pointer, { generation: (now?.pointer.generation ?? 0) + 1, baseHash: now?.hash ?? '' })
     outcome = await ctx.publications.publish(pointer)
   }`,
-  },
-  {
-    name: 'an unfit header is taken as fit',
-    rule: 8,
-    file: 'speed-layer/fitness.ts',
-    find: 'header.views[view.version]?.epochs.some((epoch) => samePosition(epoch.from, cut)) ?? false',
-    replace: 'cut !== undefined && header.views[view.version] !== undefined',
   },
   {
     name: 'a missing header is offset 0 of a fresh state, whatever is published',

@@ -27,7 +27,15 @@ export type StepKind =
   | 'query'
   | 'together'
 
-export type Step = { kind: StepKind; seed: number; fault: Fault | null; together?: Step[] }
+export type Step = {
+  kind: StepKind
+  seed: number
+  fault: Fault | null
+  together?: Step[]
+  /** Which runner, and which view: else drawn from the seed. */
+  batch?: 0 | 1
+  view?: number
+}
 
 export type Schedule = { seed: number; stores: 'memory' | 'lmdb'; steps: Step[] }
 
@@ -66,6 +74,7 @@ const WORK: StepKind[] = [
   'retention',
   'query',
 ]
+const RIVALS: StepKind[] = ['extend', 'extend', 'extend', 'recompute', 'rollback', 'archive']
 const HARMS_MEMORY_ONLY: StepKind[] = ['save-store', 'restore-store', 'lose-store', 'delete-blocks']
 
 const weighted = (r: Random): StepKind => {
@@ -92,7 +101,12 @@ export const randomSchedule = (seed: number): Schedule => {
   const length = r.int(8, 22)
   while (steps.length < length) {
     const kind = weighted(r)
-    if (kind === 'together') {
+    if (kind === 'together' && r.chance(0.35)) {
+      // Two runners of one view: the commit decides.
+      const view = r.int(0, 3)
+      const rival = (batch: 0 | 1): Step => ({ ...work(r.pick(RIVALS)), batch, view })
+      steps.push({ kind, seed: seedOf(r), fault: null, together: [rival(0), rival(1), work('speed')] })
+    } else if (kind === 'together') {
       // Speed workers most often: who owns a partition is decided at every apply.
       const together = Array.from({ length: r.int(2, 4) }, () => work(r.chance(0.35) ? 'speed' : r.pick(WORK)))
       steps.push({ kind, seed: seedOf(r), fault: null, together })

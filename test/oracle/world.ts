@@ -333,9 +333,10 @@ const openWorld = async (o: WorldOptions) => {
   /** What one step does in one process. */
   const work = (step: Step): { process: Process; run: () => Promise<unknown> } | null => {
     const r = random(step.seed)
-    const batch = r.pick(batches)
+    const batch = step.batch === undefined ? r.pick(batches) : batches[step.batch]!
     const speed = r.pick(speeds)
-    const viewName = r.pick(project.views).name
+    const view = step.view === undefined ? r.pick(project.views) : project.views[step.view % project.views.length]!
+    const viewName = view.name
     const onView = (run: (ctx: BatchContext, view: View) => Promise<unknown>) => ({
       process: batch.process,
       run: async () => {
