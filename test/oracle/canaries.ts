@@ -68,11 +68,11 @@ export const CANARIES: Canary[] = [
   }`,
   },
   {
-    name: 'a missing header is offset 0 of a fresh state, whatever is published',
+    name: 'an unfit header is taken as fit',
     rule: 8,
-    file: 'speed-layer/look.ts',
-    find: 'latest(seen.fed.map((f) => f.cut)) ?? (await history.archived(dataset.name, partition))?.position ?? genesis(logId)',
-    replace: '(history === undefined ? latest([]) : null) ?? genesis(logId)',
+    file: 'speed-layer/fitness.ts',
+    find: 'header.views[view.version]?.epochs.some((epoch) => samePosition(epoch.from, cut)) ?? false',
+    replace: 'cut !== undefined && header.views[view.version] !== undefined',
   },
   {
     name: 'archive without txn: the lake position is not compared',
@@ -105,6 +105,13 @@ export const CANARIES: Canary[] = [
     replace: `  state.seen!.accept(decoded.change, header.position)
   const outcome = await options.store.apply(state.key, call)
 `,
+    also: [
+      {
+        file: 'speed-layer/worker.ts',
+        find: 'state.seen!.accept(decoded.change, to)',
+        replace: 'state.mustLook ||= decoded.change === undefined',
+      },
+    ],
   },
   {
     name: 'the de-duplication map is not bound to a position',

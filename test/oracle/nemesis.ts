@@ -17,6 +17,9 @@ export type FaultKind =
   | 'refused'
 export type Fault = { kind: FaultKind /** Number of the port call that it hits, from 0. */; call: number }
 
+const WRITES =
+  /^(log\.(append|trim)|speed\.(apply|rebuild|install|cut|retire|sweep|dropVersion)|objects\.(put|publish|delete))/
+
 export class Crash extends Error {
   constructor() {
     super('the process was killed')
@@ -63,7 +66,8 @@ export const openProcess = (name: string): Process => {
 
   const hit = async (what: string, run: () => Promise<unknown>): Promise<unknown> => {
     if (dead) throw new Crash()
-    const fault = armed !== null && calls++ === armed.call ? armed.kind : null
+    const counted = armed !== null && (!armed.writes || WRITES.test(what))
+    const fault = counted && calls++ === armed!.call ? armed!.kind : null
     if (fault === 'crash-before') {
       dead = true
       throw new Crash()
@@ -98,10 +102,14 @@ export const openProcess = (name: string): Process => {
   return process
 }
 
-export const randomFault = (r: Random): Fault => ({
-  kind: r.pick(['crash-before', 'crash-after', 'lost-reply', 'refused'] as const),
-  call: Math.floor(r.next() ** 2 * 25),
-})
+export const randomFault = (r: Random): Fault => {
+  const writes = r.chance(0.6)
+  return {
+    kind: r.pick(['crash-before', 'crash-after', 'lost-reply', 'refused'] as const),
+    call: Math.floor(r.next() ** 2 * (writes ? 8 : 25)),
+    writes,
+  }
+}
 
 /**
  * Runs tasks whose processes take turns at their port calls. A call waits until every other running task is waiting too

@@ -116,7 +116,8 @@ export const randomSchedule = (seed: number): Schedule => {
 }
 
 export const printStep = (step: Step): string => {
-  const fault = step.fault === null ? '' : ` [${step.fault.kind} at call ${step.fault.call}]`
+  const fault =
+    step.fault === null ? '' : ` [${step.fault.kind} at ${step.fault.writes ? 'write' : 'call'} ${step.fault.call}]`
   const inner = step.together ? ` (${step.together.map(printStep).join(' | ')})` : ''
   return `${step.kind}#${step.seed}${fault}${inner}`
 }

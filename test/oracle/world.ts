@@ -579,6 +579,22 @@ const openWorld = async (o: WorldOptions) => {
       )
   }
 
+  /** The speed side alone: lost, rolled-back or unfit state is rebuilt without any batch work, while the log holds every cut (rule 8). */
+  const healAlone = async (speed: Speed): Promise<void> => {
+    await speed.versions.refresh()
+    await answering.versions.refresh()
+    for (const p of partitions)
+      for (let i = 0; i < 300; i++) if ((await speed.workers.get(p)!.step()).kind === 'idle') break
+    const states = partitions.map((p) => speed.workers.get(p)!.state())
+    if (states.some((s) => s.stopped !== null || Object.values(s.versions).includes('below-start'))) return
+    for (const { name } of project.views) {
+      const view = answering.versions.active(name)
+      if (view === null) continue
+      for (let tries = 0; (await compare(view, wholeQuery(view))) === null; tries++)
+        if (tries > 20) throw new Difference(`the speed side does not heal by itself: ${JSON.stringify(states)}`)
+    }
+  }
+
   /** No more faults: everything must converge by ordinary work alone. */
   const calm = async (): Promise<void> => {
     await fresh(speeds, 0, () => openSpeed(true), closeSpeed)
@@ -594,6 +610,7 @@ const openWorld = async (o: WorldOptions) => {
         errors.push(error)
       }
     }
+    await healAlone(speed)
     for (let round = 0; round < 12; round++) {
       errors.length = 0
       await attempt(() => batch.ctx.versions.refresh())
