@@ -15,7 +15,13 @@ export type FaultKind =
   /** The call has its effect, and the caller gets an error / has none, and the caller gets an error. */
   | 'lost-reply'
   | 'refused'
-export type Fault = { kind: FaultKind /** Number of the port call that it hits, from 0. */; call: number }
+export type Fault = {
+  kind: FaultKind
+  /** Number of the port call that it hits, from 0. */
+  call: number
+  /** Count only the calls that change what is stored: those are few, and where it matters. */
+  writes: boolean
+}
 
 const WRITES =
   /^(log\.(append|trim)|speed\.(apply|rebuild|install|cut|retire|sweep|dropVersion)|objects\.(put|publish|delete))/
