@@ -112,7 +112,7 @@ export const randomFault = (r: Random): Fault => {
   const writes = r.chance(0.6)
   return {
     kind: r.pick(['crash-before', 'crash-after', 'lost-reply', 'refused'] as const),
-    call: Math.floor(r.next() ** 2 * (writes ? 8 : 25)),
+    call: Math.floor(r.next() ** (writes ? 3 : 2) * (writes ? 8 : 25)),
     writes,
   }
 }

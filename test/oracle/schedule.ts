@@ -95,7 +95,7 @@ export const randomSchedule = (seed: number): Schedule => {
   const work = (kind: StepKind): Step => ({
     kind,
     seed: seedOf(r),
-    fault: faults && WORK.includes(kind) && r.chance(0.25) ? randomFault(r) : null,
+    fault: faults && WORK.includes(kind) && r.chance(kind === 'speed' ? 0.4 : 0.25) ? randomFault(r) : null,
   })
   const steps: Step[] = [work('append'), work('speed')]
   const length = r.int(8, 22)

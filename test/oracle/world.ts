@@ -648,6 +648,8 @@ const openWorld = async (o: WorldOptions) => {
     }
     for (const view of batch.ctx.versions.fed(dataset.name)) {
       noDifference(await verify(batch.ctx, view))
+      // All again from the lake must be what the chain of extends has made.
+      noDifference(await recompute(batch.ctx, view))
       const current = await batch.ctx.publications.current(view.name, view.version)
       if (current !== null && current !== 'dropped') stats.published += current.pointer.generation
     }
