@@ -57,15 +57,22 @@ export const CANARIES: Canary[] = [
     replace: '0',
   },
   {
-    name: 'publish without compare-and-set: an extend on a stale base is published',
+    name: 'an extend on a stale base published: its cells are merged into the files of a newer base',
     rule: 6,
-    file: 'batch-layer/publish.ts',
-    find: 'const outcome = await ctx.publications.publish(pointer)',
-    replace: `let outcome = await ctx.publications.publish(pointer)
-  for (let now = await ctx.publications.current(view.name, view.version); outcome === 'stale' && now !== 'dropped'; now = await ctx.publications.current(view.name, view.version)) {
-    Object.assign(pointer, { generation: (now?.pointer.generation ?? 0) + 1, baseHash: now?.hash ?? '' })
-    outcome = await ctx.publications.publish(pointer)
-  }`,
+    file: 'batch-layer/extend.ts',
+    find: 'const done = await extendParts(ctx, view, partsOf(base), from, target.cut, {',
+    replace: `const newer = await ctx.publications.current(view.name, view.version)
+    const stale = newer === 'dropped' ? null : newer
+    const done = await extendParts(ctx, view, partsOf(stale), from, target.cut, {`,
+    also: [
+      {
+        file: 'batch-layer/extend.ts',
+        find: `    const published = await publish(ctx, view, {
+      base,`,
+        replace: `    const published = await publish(ctx, view, {
+      base: stale,`,
+      },
+    ],
   },
   {
     name: 'an unfit header is taken as fit',
@@ -90,11 +97,18 @@ export const CANARIES: Canary[] = [
     replace: "await state.session?.run('COMMIT').catch(() => undefined)\n        throw error",
   },
   {
-    name: 'retention trims what is not archived or published',
+    name: 'retention trims what is not archived',
     rule: 12,
     file: 'batch-layer/retention.ts',
     find: `floor[String(partition)] = (await ctx.history.archived(dataset, partition))?.position.offset ?? 0`,
     replace: `floor[String(partition)] = (await ctx.log.range(dataset, partition)).endOffset`,
+    also: [
+      {
+        file: 'batch-layer/retention.ts',
+        find: 'Math.min(floor[p]!, published?.pointer.cut[p]?.offset ?? 0)',
+        replace: 'Math.max(floor[p]!, published?.pointer.cut[p]?.offset ?? 0)',
+      },
+    ],
   },
   {
     name: 'the de-duplication map is fed before applied',
@@ -105,13 +119,6 @@ export const CANARIES: Canary[] = [
     replace: `  state.seen!.accept(decoded.change, header.position)
   const outcome = await options.store.apply(state.key, call)
 `,
-    also: [
-      {
-        file: 'speed-layer/worker.ts',
-        find: 'state.seen!.accept(decoded.change, to)',
-        replace: 'state.mustLook ||= decoded.change === undefined',
-      },
-    ],
   },
   {
     name: 'the de-duplication map is not bound to a position',
@@ -155,6 +162,13 @@ export const CANARIES: Canary[] = [
     file: 'serving-layer/tokens.ts',
     find: '(upper(Number(name))?.offset ?? 0) >= at.offset',
     replace: '(upper(Number(name))?.offset ?? 0) >= 0 * at.offset',
+    also: [
+      {
+        file: 'serving-layer/answers.ts',
+        find: 'headers.get(Number(p))!.offset >= at.offset',
+        replace: 'headers.get(Number(p))!.offset >= 0 * at.offset',
+      },
+    ],
   },
   {
     name: 'retire before publish: the open cut is retired',
@@ -192,12 +206,5 @@ export const CANARIES: Canary[] = [
     file: 'model/decode/seen.ts',
     find: 'putAt(own, known, words, place, ms)',
     replace: 'if (ms - last >= window) putAt(own, known, words, place, ms)',
-  },
-  {
-    name: 'an extend takes the speed side cut as reached without the archive',
-    rule: 4,
-    file: 'batch-layer/cuts.ts',
-    find: 'if ((archived?.position.offset ?? 0) >= position.offset) break',
-    replace: 'if (archived !== null || position.offset > 0) break',
   },
 ]

@@ -53,8 +53,8 @@ export const runCanary = async (
     let output = ''
     for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (output += String(chunk)))
     const code = await new Promise<number | null>((resolve) => child.on('close', resolve))
-    // Exit code 1 and the oracle's own words: a copy that does not even run has caught nothing.
-    const found = /^seed \d+ fails.*\n(Difference|WeirError):/m.test(output)
+    // Exit code 1 and the oracle's own words (or an assertion of the map's): a copy that does not even run has caught nothing.
+    const found = /^seed \d+ fails.*\n(Difference:|WeirError:|Error: a change was made on another state)/m.test(output)
     return { caught: code === 1 && found, output }
   } finally {
     await rm(folder, { recursive: true, force: true })
