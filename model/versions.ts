@@ -5,6 +5,7 @@
  */
 import { compileView } from './compile/compile.ts'
 import type { Dataset } from './dataset.ts'
+import { WeirError } from './errors.ts'
 import type { Publications } from './ports/publications.ts'
 import type { SqlTools, View } from './view.ts'
 
@@ -37,7 +38,10 @@ export const openVersions = (publications: Publications, datasets: Dataset[], to
       try {
         const view = await compileView({ name, sql, dataset }, tools)
         if (view.version === version) found = view
-      } catch {}
+      } catch (error) {
+        // The FROM of the SQL names another dataset, or a column is gone: foreign.
+        if (!(error instanceof WeirError)) throw error
+      }
     }
     compiled.set(key, found)
     return found

@@ -5,7 +5,9 @@ import { settingNames } from '../dist/model/settings.js'
 
 const path = new URL('../docs/operations.md', import.meta.url)
 const cell = (value) => String(value).replaceAll('|', '\\|')
-const rows = settingNames().map((s) => `| \`${s.path}\` | \`${cell(s.default)}\` | \`${s.env}\` | ${cell(s.description)} |`)
+const rows = settingNames().map(
+  (s) => `| \`${s.path}\` | \`${cell(s.default)}\` | \`${s.env}\` | ${cell(s.description)} |`,
+)
 const table = ['| setting | default | environment | meaning |', '|---|---|---|---|', ...rows].join('\n')
 const text = readFileSync(path, 'utf8').replace(
   /<!-- settings: begin -->[\s\S]*<!-- settings: end -->/,
