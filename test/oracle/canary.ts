@@ -23,14 +23,14 @@ export type CanaryResult = { caught: boolean; output: string }
 
 /** Throws when the canary's text is not in the source exactly once. */
 export const plant = async (canary: Canary, root: string): Promise<void> => {
-  const path = join(root, canary.file)
-  const text = await readFile(path, 'utf8')
-  const times = text.split(canary.find).length - 1
-  if (times !== 1) throw new Error(`canary "${canary.name}": its text is ${times} times in ${canary.file}, not once`)
-  await writeFile(
-    path,
-    text.replace(canary.find, () => canary.replace),
-  )
+  for (const { file, find, replace } of [canary, ...(canary.also ?? [])]) {
+    const path = join(root, file)
+    const text = await readFile(path, 'utf8')
+    const times = text.split(find).length - 1
+    if (times !== 1) throw new Error(`canary "${canary.name}": its text is ${times} times in ${file}, not once`)
+    const planted = text.replace(find, () => replace)
+    await writeFile(path, planted)
+  }
 }
 
 export const runCanary = async (
