@@ -33,6 +33,7 @@ export const CANARIES: Canary[] = [
   if (!samePosition(at, apply.from)) return { outcome: 'stale' }
 `,
     replace: '',
+    from: 21,
   },
   {
     name: 'an apply does not name its epoch',
@@ -48,6 +49,7 @@ export const CANARIES: Canary[] = [
     find: 'export const epochKey = (from: Position): string => `${from.logId}/${from.offset}/${from.fingerprint}`',
     replace: 'export const epochKey = (from: Position): string => from.logId',
     also: [UNCHECKED],
+    from: 16,
   },
   {
     name: 'generation and epoch joined without comparing positions',
@@ -55,24 +57,7 @@ export const CANARIES: Canary[] = [
     file: 'serving-layer/plan.ts',
     find: 'held.epochs.findIndex((e) => samePosition(e.from, cut))',
     replace: '0',
-  },
-  {
-    name: 'an extend on a stale base published: its cells are merged into the files of a newer base',
-    rule: 6,
-    file: 'batch-layer/extend.ts',
-    find: 'const done = await extendParts(ctx, view, partsOf(base), from, target.cut, {',
-    replace: `const newer = await ctx.publications.current(view.name, view.version)
-    const stale = newer === 'dropped' ? null : newer
-    const done = await extendParts(ctx, view, partsOf(stale), from, target.cut, {`,
-    also: [
-      {
-        file: 'batch-layer/extend.ts',
-        find: `    const published = await publish(ctx, view, {
-      base,`,
-        replace: `    const published = await publish(ctx, view, {
-      base: stale,`,
-      },
-    ],
+    from: 2,
   },
   {
     name: 'an unfit header is taken as fit',
@@ -80,6 +65,7 @@ export const CANARIES: Canary[] = [
     file: 'speed-layer/fitness.ts',
     find: 'header.views[view.version]?.epochs.some((epoch) => samePosition(epoch.from, cut)) ?? false',
     replace: 'cut !== undefined && header.views[view.version] !== undefined',
+    from: 20,
   },
   {
     name: 'archive without txn: the lake position is not compared',
@@ -88,6 +74,7 @@ export const CANARIES: Canary[] = [
     find: `        if (!fits(snapshot)) return null
 `,
     replace: '',
+    from: 46,
   },
   {
     name: 'double apply: after an unknown outcome the merged cells stay, and the batch comes again',
@@ -95,6 +82,7 @@ export const CANARIES: Canary[] = [
     file: 'speed-layer/worker.ts',
     find: 'forget(state)\n        throw error',
     replace: "await state.session?.run('COMMIT').catch(() => undefined)\n        throw error",
+    from: 44,
   },
   {
     name: 'retention trims what is not archived',
@@ -109,6 +97,7 @@ export const CANARIES: Canary[] = [
         replace: 'Math.max(floor[p]!, published?.pointer.cut[p]?.offset ?? 0)',
       },
     ],
+    from: 19,
   },
   {
     name: 'the de-duplication map is fed before applied',
@@ -126,6 +115,7 @@ export const CANARIES: Canary[] = [
     file: 'speed-layer/worker-state.ts',
     find: 'if (state.seen === null || !samePosition(state.seen.position, header.position)) {',
     replace: 'if (state.seen === null) {',
+    from: 21,
   },
   {
     name: 'the de-duplication map is rebuilt empty',
@@ -134,6 +124,70 @@ export const CANARIES: Canary[] = [
     find: 'await rebuildSeen(options, dataset, partition, header.position, settings.seenIds)',
     replace:
       'await rebuildSeen({ ...options, history: { ...options.history, window: async () => ({ events: [], records: [] }) } }, dataset, partition, header.position, settings.seenIds)',
+  },
+  {
+    name: 'a token is met by any answer',
+    rule: 19,
+    file: 'serving-layer/tokens.ts',
+    find: '(upper(Number(name))?.offset ?? 0) >= at.offset',
+    replace: '(upper(Number(name))?.offset ?? 0) >= 0 * at.offset',
+    also: [
+      {
+        file: 'serving-layer/answers.ts',
+        find: 'headers.get(Number(p))!.offset >= at.offset',
+        replace: 'headers.get(Number(p))!.offset >= 0 * at.offset',
+      },
+    ],
+    from: 2,
+  },
+  {
+    name: 'cut by event time: the batch takes only events before the cut in event time',
+    rule: null,
+    file: 'batch-layer/extend.ts',
+    find: '${partialSql(view, scan.sql)}',
+    replace:
+      '${partialSql(view, `(SELECT * FROM ${scan.sql} WHERE ${datasetOf(ctx, view.dataset).eventTime} <= _append_time)`)}',
+  },
+  {
+    name: 'merged HLL by addition',
+    rule: null,
+    file: 'model/measures/approx-count-distinct.ts',
+    find: 'const hashes = `list_distinct(flatten(list(${c}.h) FILTER (WHERE ${c}.h IS NOT NULL)))`',
+    replace: 'const hashes = `flatten(list(${c}.h) FILTER (WHERE ${c}.h IS NOT NULL))`',
+    from: 7,
+  },
+  {
+    name: 'a minimum merged as a maximum',
+    rule: null,
+    file: 'model/measures/min.ts',
+    find: 'merge: (c) => `min(${c})`',
+    replace: 'merge: (c) => `max(${c})`',
+    from: 7,
+  },
+]
+
+/**
+ * Faults that the schedules have not shown yet within the seeds that were tried: a second line of defence heals them, or their race is
+ * too rare. Not run by the tests; each is to be moved above once a schedule catches it.
+ */
+export const NOT_YET_SHOWN: Canary[] = [
+  {
+    name: 'an extend on a stale base published: its cells are merged into the files of a newer base',
+    rule: 6,
+    file: 'batch-layer/extend.ts',
+    find: 'const done = await extendParts(ctx, view, partsOf(base), from, target.cut, {',
+    replace: `const newer = await ctx.publications.current(view.name, view.version)
+    const stale = newer === 'dropped' ? null : newer
+    const done = await extendParts(ctx, view, partsOf(stale), from, target.cut, {`,
+    also: [
+      {
+        file: 'batch-layer/extend.ts',
+        find: `    const published = await publish(ctx, view, {
+      base,`,
+        replace: `    const published = await publish(ctx, view, {
+      base: stale,`,
+      },
+    ],
   },
   {
     name: 'blocks without digest',
@@ -157,48 +211,12 @@ export const CANARIES: Canary[] = [
     replace: 'const key = open ?? epochKey(entries[0]!.views[version]!.epoch)\n',
   },
   {
-    name: 'a token is met by any answer',
-    rule: 19,
-    file: 'serving-layer/tokens.ts',
-    find: '(upper(Number(name))?.offset ?? 0) >= at.offset',
-    replace: '(upper(Number(name))?.offset ?? 0) >= 0 * at.offset',
-    also: [
-      {
-        file: 'serving-layer/answers.ts',
-        find: 'headers.get(Number(p))!.offset >= at.offset',
-        replace: 'headers.get(Number(p))!.offset >= 0 * at.offset',
-      },
-    ],
-  },
-  {
     name: 'retire before publish: the open cut is retired',
     rule: 16,
     file: 'batch-layer/retire.ts',
     find: 'await ctx.speed.retire({ dataset: view.dataset, partition: Number(p) }, view.version, upTo)',
     replace: `const header = await ctx.speed.header({ dataset: view.dataset, partition: Number(p) })
     await ctx.speed.retire({ dataset: view.dataset, partition: Number(p) }, view.version, header?.position ?? upTo)`,
-  },
-  {
-    name: 'cut by event time: the batch takes only events before the cut in event time',
-    rule: null,
-    file: 'batch-layer/extend.ts',
-    find: '${partialSql(view, scan.sql)}',
-    replace:
-      '${partialSql(view, `(SELECT * FROM ${scan.sql} WHERE ${datasetOf(ctx, view.dataset).eventTime} <= _append_time)`)}',
-  },
-  {
-    name: 'merged HLL by addition',
-    rule: null,
-    file: 'model/measures/approx-count-distinct.ts',
-    find: 'const hashes = `list_distinct(flatten(list(${c}.h) FILTER (WHERE ${c}.h IS NOT NULL)))`',
-    replace: 'const hashes = `flatten(list(${c}.h) FILTER (WHERE ${c}.h IS NOT NULL))`',
-  },
-  {
-    name: 'a minimum merged as a maximum',
-    rule: null,
-    file: 'model/measures/min.ts',
-    find: 'merge: (c) => `min(${c})`',
-    replace: 'merge: (c) => `max(${c})`',
   },
   {
     name: 'duplicates do not refresh the window',
