@@ -1,8 +1,5 @@
 import { defineConfig } from 'vitest/config'
 
-// Statements of one process run one after another: on one thread of the pool the engine's caches stay warm (a tenth less CPU).
-process.env.UV_THREADPOOL_SIZE ??= '1'
-
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],

@@ -5,7 +5,7 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { MAIN, productEnv, until } from '../support/server.ts'
+import { MAIN, until } from '../support/server.ts'
 import { weirChild } from '../support/weir.ts'
 
 let folder: string
@@ -26,9 +26,7 @@ test('forever: a line a second, merged from both layers; Ctrl-C stops it; the ne
   timeout: 180_000,
 }, async () => {
   const demo = async (goal: RegExp): Promise<{ printed: string; code: number | null }> => {
-    const child = spawn(process.execPath, [MAIN, 'demo', '--port', '0', '--rate', '100', '--data', folder], {
-      env: productEnv(),
-    })
+    const child = spawn(process.execPath, [MAIN, 'demo', '--port', '0', '--rate', '100', '--data', folder])
     let printed = ''
     for (const stream of [child.stdout, child.stderr]) stream.on('data', (c: Buffer) => (printed += c.toString()))
     const exit = once(child, 'exit')

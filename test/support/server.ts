@@ -45,12 +45,6 @@ export type Server = {
   stop(): Promise<number | null>
 }
 
-/** The environment of a child that is the product: without what the test runner sets for itself. */
-export const productEnv = (extra: Record<string, string> = {}): NodeJS.ProcessEnv => {
-  const { UV_THREADPOOL_SIZE: _, ...rest } = process.env
-  return { ...rest, ...extra }
-}
-
 export const startServer = async (options: {
   project: string
   data: string
@@ -74,7 +68,7 @@ export const startServer = async (options: {
       String(port),
       ...(options.args ?? []),
     ],
-    { stdio: ['ignore', 'pipe', 'pipe'], env: productEnv(options.env) },
+    { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...options.env } },
   )
   let printed = ''
   for (const stream of [child.stdout, child.stderr]) stream?.on('data', (chunk) => (printed += String(chunk)))

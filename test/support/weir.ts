@@ -4,7 +4,7 @@
  */
 import { execFile } from 'node:child_process'
 import { run } from '../../cli/program.ts'
-import { MAIN, productEnv } from './server.ts'
+import { MAIN } from './server.ts'
 
 export type Ran = { code: number; out: string; err: string }
 
@@ -13,7 +13,7 @@ export const weirChild = (args: string[], env: Record<string, string> = {}, stdi
     const child = execFile(
       process.execPath,
       [MAIN, ...args],
-      { env: productEnv(env), maxBuffer: 1 << 26 },
+      { env: { ...process.env, ...env }, maxBuffer: 1 << 26 },
       (error, out, err) => resolve({ code: error === null ? 0 : Number(error.code), out, err }),
     )
     child.stdin?.end(stdin)
