@@ -1,15 +1,16 @@
 /**
  * Scheduler in this process, with croner. Invariants: one job of a (view, action) runs at a time; equal requests that wait are one
- * job; a schedule never piles up behind a slow job; what is kept of ended jobs is bounded; close takes no more and drains.
+ * job; a schedule never piles up behind a slow job; what is kept of ended jobs is bounded; close takes no more and drains; a
+ * job over a whole history (recompute, verify, compact) holds up no extend, publish or roll back: they count apart.
  * Jobs live in memory: after a restart the schedules begin anew, which is harmless, since a job's work is in the stores or nowhere.
  */
 import { Cron } from 'croner'
 import { WeirError } from '../model/errors.ts'
-import type { Job, JobRequest, JobRunner, Scheduler } from '../model/ports/scheduler.ts'
+import type { Job, JobAction, JobRequest, JobRunner, Scheduler } from '../model/ports/scheduler.ts'
 
 export type CronerSchedulerOptions = {
   runner: JobRunner
-  /** Jobs at a time (settings.batch.jobs). Default 1. */
+  /** Jobs at a time (settings.batch.jobs), and as many over whole histories beside them. Default 1. */
   concurrent?: number
   /** Wall clock, ms; for the times that people read. */
   now?: () => number
@@ -25,6 +26,9 @@ export type CronerSchedulerOptions = {
 
 type Entry = { job: Job; request: JobRequest; key: string; abort: AbortController; ended: Promise<void> }
 type Schedule = { stop(): void }
+
+const LONG: readonly JobAction[] = ['recompute', 'verify', 'compact']
+const kindOf = ({ action }: JobRequest): 'long' | 'short' => (LONG.includes(action) ? 'long' : 'short')
 
 const UNIT_MS = { second: 1_000, minute: 60_000, hour: 3_600_000 } as const
 /** Longest delay that a timer takes. */
@@ -99,8 +103,10 @@ export const openCronerScheduler = (options: CronerSchedulerOptions): Scheduler 
   }
 
   const next = (): void => {
-    while (isOpen && running.size < concurrent) {
-      const found = waiting.find((e) => !running.has(laneOf(e.request)))
+    while (isOpen) {
+      const free = { long: concurrent, short: concurrent }
+      for (const { request } of running.values()) free[kindOf(request)]--
+      const found = waiting.find((e) => free[kindOf(e.request)] > 0 && !running.has(laneOf(e.request)))
       if (found === undefined) return
       waiting = waiting.filter((e) => e !== found)
       start(found)

@@ -104,7 +104,7 @@ export const SettingsSchema = Type.Object(
       recomputeMemory: memory('1GB', 'memory limit of each recompute process'),
       recomputeProcesses: integer(1, 1, 64, 'recompute processes at a time'),
       vacuumAfterMs: integer(604_800_000, 60_000, 31_536_000_000, 'age in ms at which unreferenced files are deleted'),
-      jobs: integer(1, 1, 16, 'batch jobs at a time'),
+      jobs: integer(1, 1, 16, 'batch jobs at a time, and as many recomputes, verifies and compactions beside them'),
     }),
     query: group({
       defaultLimit: integer(1_000, 1, 1_000_000, 'rows of an answer when the query does not say'),

@@ -1,4 +1,4 @@
-/** Port: the scheduler of batch work. A job that runs twice must be harmless: jobs propose, the commit decides. */
+/** Port: the scheduler of batch work. A job that runs twice must be harmless: jobs propose, the commit decides. Jobs over whole histories hold up no others. */
 export type JobAction = 'extend' | 'recompute' | 'verify' | 'publish' | 'rollback' | 'compact'
 export type JobState = 'queued' | 'running' | 'done' | 'failed'
 

@@ -144,6 +144,23 @@ export const schedulerContract = (name: string, make: () => Promise<SchedulerFix
       expect(jobs.most()).toBeLessThanOrEqual(2)
     })
 
+    it('lets no job over a whole history hold up an extend, nor the other way round', async () => {
+      const s = await open(1)
+      await s.submit({ view: 'a', action: 'recompute' })
+      await started(1)
+      const second = await s.submit({ view: 'b', action: 'recompute' })
+      await s.submit(extend('a'))
+      await started(2)
+      const waits = await s.submit({ view: 'a', action: 'rollback', options: { generation: 1 } })
+      expect(jobs.calls.map((c) => c.request.action)).toEqual(['recompute', 'extend'])
+      expect([(await s.job(second))!.state, (await s.job(waits))!.state]).toEqual(['queued', 'queued'])
+      jobs.calls[1]!.end()
+      await started(3)
+      expect(jobs.calls[2]!.request.action).toBe('rollback')
+      jobs.calls[0]!.end()
+      await started(4)
+    })
+
     it('cancels waiting and running jobs', async () => {
       const s = await open(1)
       const [a, b] = [await s.submit(extend('a')), await s.submit(extend('b'))]
