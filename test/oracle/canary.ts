@@ -1,35 +1,33 @@
-/** Runs the oracle on a copy of the tree with one planted fault. */
+/** Runs the oracle over the source with one planted fault, bundled: loading a copy of the tree would cost more than the schedules. */
 import { spawn } from 'node:child_process'
-import { cp, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { build, type Plugin } from 'esbuild'
 import type { Canary } from './canaries.ts'
 
 const ROOT = join(import.meta.dirname, '..', '..')
-const COPIED = [
-  'model',
-  'engine',
-  'log',
-  'speed-layer',
-  'lake',
-  'batch-layer',
-  'serving-layer',
-  'test/oracle',
-  'test/support',
-]
-const FILES = ['cli/random.ts', 'package.json', 'tsconfig.json']
 
 export type CanaryResult = { caught: boolean; output: string }
 
-/** Throws when the canary's text is not in the source exactly once. */
-export const plant = async (canary: Canary, root: string): Promise<void> => {
-  for (const { file, find, replace } of [canary, ...(canary.also ?? [])]) {
-    const path = join(root, file)
-    const text = await readFile(path, 'utf8')
-    const times = text.split(find).length - 1
-    if (times !== 1) throw new Error(`canary "${canary.name}": its text is ${times} times in ${file}, not once`)
-    const planted = text.replace(find, () => replace)
-    await writeFile(path, planted)
+/** The source with the fault in it. Throws when a text of the canary is not in its file exactly once. */
+const planted = (canary: Canary): Plugin => {
+  const edits = [canary, ...(canary.also ?? [])]
+  return {
+    name: 'canary',
+    setup: ({ onLoad }) => {
+      onLoad({ filter: /\.ts$/ }, async ({ path }) => {
+        const own = edits.filter(({ file }) => join(ROOT, file) === path)
+        if (own.length === 0) return null
+        let contents = await readFile(path, 'utf8')
+        for (const { file, find, replace } of own) {
+          const times = contents.split(find).length - 1
+          if (times !== 1) throw new Error(`canary "${canary.name}": its text is ${times} times in ${file}, not once`)
+          contents = contents.replace(find, () => replace)
+        }
+        return { contents, loader: 'ts' }
+      })
+    },
   }
 }
 
@@ -39,12 +37,20 @@ export const runCanary = async (
 ): Promise<CanaryResult> => {
   const folder = await mkdtemp(join(tmpdir(), 'weir-canary-'))
   try {
-    for (const path of COPIED) await cp(join(ROOT, path), join(folder, path), { recursive: true })
-    for (const path of FILES) await cp(join(ROOT, path), join(folder, path))
     await symlink(join(ROOT, 'node_modules'), join(folder, 'node_modules'))
-    await plant(canary, folder)
-    const args = ['--import', 'tsx', 'test/oracle/run.ts', '--quick', '--seeds', String(options.seeds)]
-    const child = spawn(process.execPath, [...args, '--from', String(options.from ?? 1)], {
+    const outfile = join(folder, 'oracle.mjs')
+    await build({
+      entryPoints: [join(ROOT, 'test/oracle/run.ts')],
+      outfile,
+      bundle: true,
+      packages: 'external',
+      platform: 'node',
+      format: 'esm',
+      logLevel: 'silent',
+      plugins: [planted(canary)],
+    })
+    const args = [outfile, '--quick', '--seeds', String(options.seeds), '--from', String(options.from ?? 1)]
+    const child = spawn(process.execPath, args, {
       cwd: folder,
       stdio: ['ignore', 'pipe', 'pipe'],
       timeout: options.deadlineMs,
