@@ -4,7 +4,8 @@ import { archiverOf, openArchiver } from '../../batch-layer/archiver.ts'
 import type { BatchContext } from '../../batch-layer/context.ts'
 import type { EventLog } from '../../model/ports/event-log.ts'
 import { type Fate, faultyStore, InjectedFault, type StoreCall } from '../support/memory-object-store.ts'
-import { below, dataset, openWorld, rng, type World } from './support.ts'
+import { below, rng } from '../support/orders.ts'
+import { dataset, openWorld, type World } from './support.ts'
 
 let w: World
 beforeEach(async () => {

@@ -10,7 +10,8 @@ import { type Cut, genesis } from '../../model/position.ts'
 import { answerSql } from '../../model/query/answer-sql.ts'
 import { jsonRows } from '../../model/query/json.ts'
 import type { View } from '../../model/view.ts'
-import { dataset, openWorld, rng, type World } from './support.ts'
+import { rng } from '../support/orders.ts'
+import { dataset, openWorld, type World } from './support.ts'
 
 let w: World
 let view: View

@@ -8,7 +8,8 @@ import { retireCovered } from '../../batch-layer/retire.ts'
 import { verify } from '../../batch-layer/verify.ts'
 import type { SpeedStore } from '../../model/ports/speed-store.ts'
 import { type Fate, faultyStore, InjectedFault } from '../support/memory-object-store.ts'
-import { byCountry, byHour, openWorld, rng, total, type World } from './support.ts'
+import { rng } from '../support/orders.ts'
+import { byCountry, byHour, openWorld, total, type World } from './support.ts'
 
 let w: World
 beforeEach(async () => {

@@ -5,7 +5,8 @@ import { extend } from '../../batch-layer/extend.ts'
 import { recompute } from '../../batch-layer/recompute.ts'
 import type { PartFile } from '../../model/ports/publications.ts'
 import type { View } from '../../model/view.ts'
-import { byHour, openWorld, rng, type World } from './support.ts'
+import { rng } from '../support/orders.ts'
+import { byHour, openWorld, type World } from './support.ts'
 
 let w: World
 const random = rng(5)

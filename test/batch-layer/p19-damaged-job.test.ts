@@ -5,7 +5,8 @@ import { extend } from '../../batch-layer/extend.ts'
 import { findJobs } from '../../batch-layer/job-record.ts'
 import { recompute } from '../../batch-layer/recompute.ts'
 import { runShard, type WorkerRunner } from '../../batch-layer/shard.ts'
-import { byHour, openWorld, rng, type World } from './support.ts'
+import { rng } from '../support/orders.ts'
+import { byHour, openWorld, type World } from './support.ts'
 
 let w: World
 beforeEach(async () => {

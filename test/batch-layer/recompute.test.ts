@@ -11,7 +11,8 @@ import { applyRetention } from '../../batch-layer/retention.ts'
 import { rollback } from '../../batch-layer/rollback.ts'
 import { decodeJob, encodeJob, inProcessRunner, runShard, type WorkerRunner } from '../../batch-layer/shard.ts'
 import type { View } from '../../model/view.ts'
-import { byCountry, byHour, byHourChanged, HOUR, openWorld, rng, type TestView, total, type World } from './support.ts'
+import { rng } from '../support/orders.ts'
+import { byCountry, byHour, byHourChanged, HOUR, openWorld, type TestView, total, type World } from './support.ts'
 
 let w: World
 let random = rng(0)

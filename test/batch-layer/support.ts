@@ -16,8 +16,7 @@ import { openHistory, openLake } from '../../lake/lake.ts'
 import { openPublications } from '../../lake/publications.ts'
 import { openLmdbLog } from '../../log/lmdb-log.ts'
 import { cellTableColumns } from '../../model/cells.ts'
-import type { Dataset } from '../../model/dataset.ts'
-import type { EventLog, NewRecord } from '../../model/ports/event-log.ts'
+import type { EventLog } from '../../model/ports/event-log.ts'
 import type { ObjectStore } from '../../model/ports/object-store.ts'
 import type { Pointer } from '../../model/ports/publications.ts'
 import type { Cut } from '../../model/position.ts'
@@ -27,93 +26,62 @@ import type { View } from '../../model/view.ts'
 import { openSpeedWorker, type SpeedWorker } from '../../speed-layer/worker.ts'
 import { type MemoryObjects, memoryObjects } from '../support/memory-object-store.ts'
 import { type MemorySpeedStore, openMemorySpeedStore } from '../support/memory-speed-store.ts'
+import { below, judge, type Known, orders, type Rng, randomOrder, stateOf, viewOf } from '../support/orders.ts'
 
 export const START = Date.UTC(2026, 10, 24, 20)
 export const HOUR = 3_600_000
 const WINDOW = 60_000
 
-export const dataset: Dataset = {
-  name: 'orders',
-  columns: [
-    { name: 'id', type: 'VARCHAR', required: true },
-    { name: 'ts', type: 'TIMESTAMPTZ', required: true },
-    { name: 'country', type: 'VARCHAR', required: false },
-    { name: 'amount', type: 'DECIMAL(18,2)', required: false },
-    { name: 'n', type: 'BIGINT', required: false },
-  ],
-  eventTime: 'ts',
-  eventTimeRangeUs: { from: 0n, to: 7258118400000000n },
-  id: 'id',
-  dedupeWindowMs: WINDOW,
-  extra: 'keep',
-  partitions: 2,
-}
+export const dataset = orders({ partitions: 2, dedupeWindowMs: WINDOW })
 
 /** A view, and the SQL of its cells over a table `events` of counted events, written by hand. */
 export type TestView = View & { reference: string }
-
-const state = (i: number, type: string, partial: string, merge: string) => ({
-  name: `_s${i}`,
-  type,
-  partial,
-  merge: merge.replaceAll('@', `_s${i}`),
-  heavy: false,
-})
-
-const view = (parts: Partial<TestView> & { name: string; version: string; reference: string }): TestView => ({
-  dataset: 'orders',
-  sql: `SELECT '${parts.name} ${parts.version}'`,
-  bucket: null,
-  dimensions: [],
-  states: [],
-  measures: [],
-  where: null,
-  columns: dataset.columns.map((c) => c.name),
-  needsPosition: false,
-  needsAppendTime: false,
-  ...parts,
-})
 
 const hour = {
   name: 'hour',
   grain: { interval: '01:00:00', us: 3_600_000_000n, months: null },
   sql: `time_bucket(INTERVAL '1 hour', "ts")`,
 }
-const count = state(0, 'BIGINT', 'count(*)', 'coalesce(sum(@), 0)')
-const sum = state(1, 'DECIMAL(38,2)', 'sum("amount")', 'sum(@)')
+const count = stateOf(0, 'BIGINT', 'count(*)', 'coalesce(sum(@), 0)')
+const sum = stateOf(1, 'DECIMAL(38,2)', 'sum("amount")', 'sum(@)')
 const FIRST = 'STRUCT(p STRUCT(t TIMESTAMPTZ, p BIGINT, o BIGINT, i BIGINT), v BIGINT)'
 
-export const byHour = view({
+export const byHour: TestView = viewOf({
   name: 'by_hour',
   version: '1111111111111111',
   bucket: hour,
   dimensions: [{ name: 'country', type: 'VARCHAR', sql: '"country"' }],
-  states: [count, sum, state(2, 'BIGINT', 'max("n")', 'max(@)'), state(3, 'HUGEINT', 'sum("n"::HUGEINT)', 'sum(@)')],
+  states: [
+    count,
+    sum,
+    stateOf(2, 'BIGINT', 'max("n")', 'max(@)'),
+    stateOf(3, 'HUGEINT', 'sum("n"::HUGEINT)', 'sum(@)'),
+  ],
   reference: `SELECT date_trunc('hour', ts) AS _bucket, country, count(*) AS _s0, sum(amount) AS _s1, max(n) AS _s2, sum(n)::HUGEINT AS _s3 FROM events GROUP BY 1, 2`,
 })
 /** The same view, changed: only paid ones. */
-export const byHourChanged = view({
+export const byHourChanged: TestView = viewOf({
   ...byHour,
   version: '2222222222222222',
   sql: 'SELECT changed',
   where: '("amount" > 5)',
   reference: byHour.reference.replace('FROM events', 'FROM events WHERE amount > 5'),
 })
-export const total = view({
+export const total: TestView = viewOf({
   name: 'total',
   version: '3333333333333333',
   states: [count, sum],
   reference: 'SELECT count(*) AS _s0, sum(amount) AS _s1 FROM events HAVING count(*) > 0',
 })
 /** No bucket: slots; and a state that names a position. */
-export const byCountry = view({
+export const byCountry: TestView = viewOf({
   name: 'by_country',
   version: '4444444444444444',
   dimensions: [{ name: 'land', type: 'VARCHAR', sql: 'upper("country")' }],
   needsPosition: true,
   states: [
     count,
-    state(
+    stateOf(
       1,
       FIRST,
       'min(struct_pack(p := struct_pack(t := "ts", p := _partition, o := _offset, i := _index), v := "n"))',
@@ -123,44 +91,8 @@ export const byCountry = view({
   reference: `SELECT upper(country) AS land, count(*) AS _s0, min({p: {t: ts, p: _partition, o: _offset, i: _index}, v: n}) AS _s1 FROM events GROUP BY 1`,
 })
 
-export type Rng = () => number
-export const rng = (seed: number): Rng => {
-  let s = seed >>> 0
-  return () => {
-    s = (s + 0x6d2b79f5) >>> 0
-    let t = Math.imul(s ^ (s >>> 15), 1 | s)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-  }
-}
-export const below = (random: Rng, n: number): number => Math.floor(random() * n)
-
-type Event = { dead: boolean; line: string; json: Record<string, unknown> }
-type Known = {
-  record: NewRecord
-  partition: number
-  offset: number
-  events: Event[]
-  effectiveMs: number
-  verdicts: ('counted' | 'duplicate' | 'dead')[]
-}
-
-const COUNTRIES = ['DE', 'de', 'FR', '東京', null, '']
-const randomEvent = (random: Rng, now: number): Event => {
-  const kind = random()
-  if (kind < 0.02) return { dead: true, line: '{"id": 1, "ts"', json: {} }
-  if (kind < 0.04) return { dead: true, line: '{"id":"x","ts":"never"}', json: {} }
-  const json: Record<string, unknown> = {
-    id: `e${below(random, 600)}`,
-    ts: new Date(now - below(random, 30 * HOUR) + (random() < 0.02 ? 90 * HOUR : 0)).toISOString(),
-    amount: below(random, 2_000) / 100,
-  }
-  const country = COUNTRIES[below(random, COUNTRIES.length)]
-  if (country !== null) json.country = country
-  if (random() < 0.7) json.n = below(random, 1_000)
-  if (random() < 0.1) json.colour = '東'
-  return { dead: false, line: JSON.stringify(json), json }
-}
+const randomEvent = (random: Rng, now: number) =>
+  randomOrder(random, now, { ids: 600, lateMs: 30 * HOUR, earlyMs: 90 * HOUR })
 
 export type World = {
   ctx: BatchContext
@@ -283,7 +215,7 @@ export const openWorld = async (
         const effectiveMs = Math.max(mine.at(-1)?.effectiveMs ?? 0, world.now)
         world.known.push({ record, partition, offset: to.offset - 1, events, effectiveMs, verdicts: [] })
       }
-      judge(world.known)
+      judge(world.known, WINDOW)
     },
     speedUp: async () => {
       await world.ctx.versions.refresh()
@@ -364,23 +296,4 @@ export const openWorld = async (
   }
   world.ctx = other()
   return world
-}
-
-/** Verdicts by the rule of DESIGN §7, written plainly. */
-const judge = (known: Known[]): void => {
-  const events = new Map<string, number>()
-  const records = new Map<string, number>()
-  for (const k of known) {
-    const recordKey = `${k.partition}/${k.record.recordId}`
-    const lastRecord = records.get(recordKey)
-    const repeated = lastRecord !== undefined && k.effectiveMs - lastRecord < HOUR
-    k.verdicts = k.events.map((e) => {
-      if (e.dead) return 'dead'
-      records.set(recordKey, k.effectiveMs)
-      const id = `${k.partition}/${e.json.id as string}`
-      const last = events.get(id)
-      events.set(id, k.effectiveMs)
-      return repeated || (last !== undefined && k.effectiveMs - last < WINDOW) ? 'duplicate' : 'counted'
-    })
-  }
 }

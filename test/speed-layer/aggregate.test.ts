@@ -5,7 +5,8 @@ import { cellColumns, partialSql } from '../../model/cells.ts'
 import { ident } from '../../model/ident.ts'
 import type { View } from '../../model/view.ts'
 import { aggregate, fuse } from '../../speed-layer/aggregate.ts'
-import { below, byCountry, ids, type Rng, rng } from './support.ts'
+import { below, type Rng, rng } from '../support/orders.ts'
+import { byCountry, ids } from './support.ts'
 
 const DIMENSIONS = [
   { name: 'a', type: 'VARCHAR', sql: '"a"' },

@@ -9,7 +9,8 @@ import { ident } from '../../model/ident.ts'
 import type { Block } from '../../model/ports/speed-store.ts'
 import type { View } from '../../model/view.ts'
 import { type Cells, commitCells, emptyCells, loadCells, mergePart, packAll } from '../../speed-layer/cells.ts'
-import { below, byCountry, ids, rng, total } from './support.ts'
+import { below, rng } from '../support/orders.ts'
+import { byCountry, ids, total } from './support.ts'
 
 describe('cells', () => {
   let engine: Engine

@@ -2,7 +2,8 @@
 import { expect, it } from 'vitest'
 import { sqlTools } from '../../engine/sql-tools.ts'
 import { compileView } from '../../model/compile/compile.ts'
-import { below, dataset, differences, openWorld, rng, settle } from './support.ts'
+import { below, rng } from '../support/orders.ts'
+import { dataset, differences, openWorld, settle } from './support.ts'
 
 const MINUTE = `time_bucket(INTERVAL '1 minute', ts) AS minute`
 const SQL = {

@@ -9,7 +9,8 @@ import { samePosition } from '../../model/position.ts'
 import type { SpeedWorker } from '../../speed-layer/worker.ts'
 import { openMemoryLog } from '../support/memory-log.ts'
 import { openMemorySpeedStore } from '../support/memory-speed-store.ts'
-import { allViews, below, differences, openWorld, rng, settle } from './support.ts'
+import { below, rng } from '../support/orders.ts'
+import { allViews, differences, openWorld, settle } from './support.ts'
 
 const KEY = { dataset: 'orders', partition: 0 }
 const SEEDS = Number(process.env.WEIR_SPEED_SEEDS ?? 4)

@@ -8,18 +8,8 @@ import type { LogRecord } from '../../model/ports/event-log.ts'
 import { genesis, type Position } from '../../model/position.ts'
 import type { View } from '../../model/view.ts'
 import { type BatchContext, decode, newHabit, positionAfter } from '../../speed-layer/batch.ts'
-import {
-  below,
-  byCountry,
-  dataset as deduped,
-  first,
-  ids,
-  type Rng,
-  randomEvent,
-  rng,
-  START,
-  total,
-} from './support.ts'
+import { below, type Rng, rng } from '../support/orders.ts'
+import { byCountry, dataset as deduped, first, ids, randomEvent, START, total } from './support.ts'
 
 const { dedupeWindowMs: _, ...dataset } = deduped
 const byMinute: View = { ...byCountry, name: 'by_minute', version: '5555555555555555', dimensions: [] }

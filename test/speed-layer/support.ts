@@ -9,10 +9,9 @@ import { join } from 'node:path'
 import { type Engine, openEngine } from '../../engine/engine.ts'
 import { openLmdbLog } from '../../log/lmdb-log.ts'
 import { cellColumns, cellTableColumns, partialSql, unpackSql } from '../../model/cells.ts'
-import type { Dataset } from '../../model/dataset.ts'
 import { blockHash, digestOf } from '../../model/digest.ts'
 import { ident } from '../../model/ident.ts'
-import type { EventLog, NewRecord } from '../../model/ports/event-log.ts'
+import type { EventLog } from '../../model/ports/event-log.ts'
 import type { History } from '../../model/ports/history.ts'
 import type { Publications, Published } from '../../model/ports/publications.ts'
 import type { Header, SpeedStore } from '../../model/ports/speed-store.ts'
@@ -23,48 +22,13 @@ import type { View } from '../../model/view.ts'
 import { openLmdbSpeedStore } from '../../speed-layer/lmdb-speed-store.ts'
 import { openSpeedWorker, type SpeedWorker, type SpeedWorkerOptions } from '../../speed-layer/worker.ts'
 import type { MemoryLog } from '../support/memory-log.ts'
+import { below, judge, type Known, orders, type Rng, randomOrder, stateOf, viewOf } from '../support/orders.ts'
 
 export const START = Date.UTC(2026, 10, 24)
 export const WINDOW = 5_000
-const HOUR = 3_600_000
 
-export const dataset: Dataset = {
-  name: 'orders',
-  columns: [
-    { name: 'id', type: 'VARCHAR', required: true },
-    { name: 'ts', type: 'TIMESTAMPTZ', required: true },
-    { name: 'country', type: 'VARCHAR', required: false },
-    { name: 'amount', type: 'DECIMAL(18,2)', required: false },
-    { name: 'n', type: 'BIGINT', required: false },
-  ],
-  eventTime: 'ts',
-  eventTimeRangeUs: { from: 0n, to: 7258118400000000n },
-  id: 'id',
-  dedupeWindowMs: WINDOW,
-  extra: 'keep',
-  partitions: 1,
-}
+export const dataset = orders({ partitions: 1, dedupeWindowMs: WINDOW })
 
-const view = (parts: Partial<View> & { name: string; version: string }): View => ({
-  dataset: 'orders',
-  sql: '',
-  bucket: null,
-  dimensions: [],
-  states: [],
-  measures: [],
-  where: null,
-  columns: ['id', 'ts', 'country', 'amount', 'n'],
-  needsPosition: false,
-  needsAppendTime: false,
-  ...parts,
-})
-const state = (i: number, type: string, partial: string, merge: string, heavy = false) => ({
-  name: `_s${i}`,
-  type,
-  partial,
-  merge: merge.replaceAll('@', `_s${i}`),
-  heavy,
-})
 const grain = (us: bigint, interval: string) => ({ interval, us, months: null })
 const minute = {
   name: 'minute',
@@ -73,33 +37,36 @@ const minute = {
 }
 
 /** By minute and country: light states. */
-export const byCountry = view({
+export const byCountry = viewOf({
   name: 'by_country',
   version: '1111111111111111',
   bucket: minute,
   dimensions: [{ name: 'country', type: 'VARCHAR', sql: '"country"' }],
   states: [
-    state(0, 'BIGINT', 'count(*)', 'coalesce(sum(@), 0)'),
-    state(1, 'DECIMAL(38,2)', `sum("amount")`, 'sum(@)'),
-    state(2, 'BIGINT', 'max("n")', 'max(@)'),
+    stateOf(0, 'BIGINT', 'count(*)', 'coalesce(sum(@), 0)'),
+    stateOf(1, 'DECIMAL(38,2)', `sum("amount")`, 'sum(@)'),
+    stateOf(2, 'BIGINT', 'max("n")', 'max(@)'),
   ],
 })
 /** One cell, with a WHERE. */
-export const total = view({
+export const total = viewOf({
   name: 'total',
   version: '2222222222222222',
   where: '("amount" > 5)',
-  states: [state(0, 'BIGINT', 'count(*)', 'coalesce(sum(@), 0)'), state(1, 'DECIMAL(38,2)', `sum("amount")`, 'sum(@)')],
+  states: [
+    stateOf(0, 'BIGINT', 'count(*)', 'coalesce(sum(@), 0)'),
+    stateOf(1, 'DECIMAL(38,2)', `sum("amount")`, 'sum(@)'),
+  ],
 })
 /** By country (in capitals, as a rolled-up NULL's neighbour), position needed, another WHERE. */
-export const first = view({
+export const first = viewOf({
   name: 'first',
   version: '3333333333333333',
   dimensions: [{ name: 'Land', type: 'VARCHAR', sql: 'upper("country")' }],
   where: '("n" IS NOT NULL)',
   needsPosition: true,
   states: [
-    state(
+    stateOf(
       0,
       'STRUCT(p STRUCT(t TIMESTAMPTZ, p BIGINT, o BIGINT, i BIGINT), v BIGINT)',
       'min(struct_pack(p := struct_pack(t := "ts", p := _partition, o := _offset, i := _index), v := "n"))',
@@ -108,53 +75,19 @@ export const first = view({
   ],
 })
 /** A heavy state: the set of ids. */
-export const ids = view({
+export const ids = viewOf({
   name: 'ids',
   version: '4444444444444444',
   bucket: minute,
   states: [
-    state(0, 'VARCHAR[]', 'list_sort(list_distinct(list("id")))', 'list_sort(list_distinct(flatten(list(@))))', true),
-    state(1, 'BIGINT', 'count(*)', 'coalesce(sum(@), 0)'),
+    stateOf(0, 'VARCHAR[]', 'list_sort(list_distinct(list("id")))', 'list_sort(list_distinct(flatten(list(@))))', true),
+    stateOf(1, 'BIGINT', 'count(*)', 'coalesce(sum(@), 0)'),
   ],
 })
 export const allViews = [byCountry, total, first, ids]
 
-export type Rng = () => number
-export const rng = (seed: number): Rng => {
-  let s = seed >>> 0
-  return () => {
-    s = (s + 0x6d2b79f5) >>> 0
-    let t = Math.imul(s ^ (s >>> 15), 1 | s)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-  }
-}
-export const below = (random: Rng, n: number): number => Math.floor(random() * n)
-
-type Event = { dead: boolean; line: string; json: Record<string, unknown> }
-/** A record as the reference knows it: what was appended, with its effective time and verdicts. */
-export type Known = {
-  record: NewRecord
-  events: Event[]
-  effectiveMs: number
-  verdicts: ('counted' | 'duplicate' | 'dead')[]
-}
-
-const COUNTRIES = ['DE', 'de', 'FR', '東京', null, '']
-export const randomEvent = (random: Rng, now: number): Event => {
-  const kind = random()
-  if (kind < 0.02) return { dead: true, line: '{"id": 1, "ts"', json: {} }
-  if (kind < 0.04) return { dead: true, line: '{"id":"x","ts":"never"}', json: {} }
-  const json: Record<string, unknown> = {
-    id: `e${below(random, 400)}`,
-    ts: new Date(now - below(random, 240_000) + (random() < 0.02 ? 86_400_000 : 0)).toISOString(),
-    amount: below(random, 2_000) / 100,
-  }
-  const country = COUNTRIES[below(random, COUNTRIES.length)]
-  if (country !== null) json.country = country
-  if (random() < 0.7) json.n = below(random, 1_000)
-  return { dead: false, line: JSON.stringify(json), json }
-}
+export const randomEvent = (random: Rng, now: number) =>
+  randomOrder(random, now, { ids: 400, lateMs: 240_000, earlyMs: 86_400_000 })
 
 const readReference = (path: string): string =>
   `SELECT * FROM read_json('${path}', format = 'newline_delimited', records = true, columns = {${[
@@ -201,23 +134,7 @@ export const openWorld = async (
   const store = given.store ?? (await openLmdbSpeedStore({ folder: join(folder, 'speed') }))
   await log.create('orders', 1)
 
-  const verdictsOf = (): void => {
-    const events = new Map<string, number>()
-    const records = new Map<string, number>()
-    for (const k of world.known) {
-      const { recordId } = k.record
-      const lastRecord = records.get(recordId)
-      const repeated = lastRecord !== undefined && k.effectiveMs - lastRecord < HOUR
-      k.verdicts = k.events.map((e) => {
-        if (e.dead) return 'dead'
-        records.set(recordId, k.effectiveMs)
-        const id = e.json.id as string
-        const last = events.get(id)
-        events.set(id, k.effectiveMs)
-        return repeated || (last !== undefined && k.effectiveMs - last < WINDOW) ? 'duplicate' : 'counted'
-      })
-    }
-  }
+  const verdictsOf = (): void => judge(world.known, WINDOW)
 
   const history: History = {
     archived: async () => {
@@ -283,7 +200,7 @@ export const openWorld = async (
         if (given.log) given.log.clock.now = world.now
         const position = await log.append('orders', 0, [record])
         const effectiveMs = Math.max(world.known.at(-1)?.effectiveMs ?? 0, world.now)
-        world.known.push({ record, events, effectiveMs, verdicts: [] })
+        world.known.push({ record, partition: 0, offset: world.known.length, events, effectiveMs, verdicts: [] })
         world.positions.push(position)
       }
       verdictsOf()

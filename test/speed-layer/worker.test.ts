@@ -3,16 +3,15 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Header, SpeedStore } from '../../model/ports/speed-store.ts'
 import { openMemoryLog } from '../support/memory-log.ts'
 import { type MemorySpeedStore, openMemorySpeedStore } from '../support/memory-speed-store.ts'
+import { below, rng } from '../support/orders.ts'
 import {
   allViews,
-  below,
   byCountry,
   countsBelow,
   differences,
   first,
   ids,
   openWorld,
-  rng,
   settle,
   total,
   type World,
