@@ -59,7 +59,9 @@ export const openExpected = async (session: Session, dataset: Dataset, table: st
     `CREATE OR REPLACE TEMP TABLE ${table} (${dataset.columns.map((c) => `${c.name} ${c.type}`).join(', ')},
       _partition BIGINT, _offset BIGINT, _index BIGINT, _append_time TIMESTAMPTZ)`,
   )
-  const described = new Map<string, AnswerColumn[]>()
+  // A column's type is the same in every query of a version, and rows below an upper stay what they are: each is asked once.
+  const types = new Map<string, Map<string, string>>()
+  const known = new Map<string, string[]>()
   type Partition = { prefix: Counts[]; effectiveMs: number; ids: Map<string, number>; records: Map<string, number> }
   const partitions = new Map<number, Partition>()
   const partitionOf = (partition: number): Partition => {
@@ -109,10 +111,20 @@ export const openExpected = async (session: Session, dataset: Dataset, table: st
     rows: async (view, query, upper) => {
       const below = Object.entries(upper).map(([p, offset]) => `(_partition = ${p} AND _offset < ${offset})`)
       const sql = referenceSql(view, query, `(SELECT * FROM ${table} WHERE ${below.join(' OR ') || 'false'})`)
-      const key = JSON.stringify([view.version, query], (_, v: unknown) => (typeof v === 'bigint' ? String(v) : v))
-      const types = described.get(key) ?? (await describe(session, sql))
-      described.set(key, types)
-      return { rows: canonicalRows(types, await session.rows<Record<string, Scalar>>(sql)), sql }
+      const cached = known.get(sql)
+      if (cached !== undefined) return { rows: cached, sql }
+      const found = await session.rows<Record<string, Scalar>>(sql)
+      const columns = types.get(view.version) ?? new Map<string, string>()
+      types.set(view.version, columns)
+      const names = Object.keys(found[0] ?? {})
+      if (names.some((name) => !columns.has(name)))
+        for (const { name, type } of await describe(session, sql)) columns.set(name, type)
+      const rows = canonicalRows(
+        names.map((name) => ({ name, type: columns.get(name)! })),
+        found,
+      )
+      known.set(sql, rows)
+      return { rows, sql }
     },
   }
 }

@@ -119,27 +119,32 @@ export const randomFault = (r: Random): Fault => {
 
 /**
  * Runs tasks whose processes take turns at their port calls. A call waits until every other running task is waiting too
- * (or has ended), then one is drawn.
+ * (or has ended), then one is drawn. A task with `stall` waits from that call of its own on until the others have ended.
  */
 export const interleave = async (
   r: Random,
-  tasks: { process: Process; run: () => Promise<unknown> }[],
+  tasks: { process: Process; run: () => Promise<unknown>; stall?: number | undefined }[],
 ): Promise<void> => {
   type Waiting = { task: number; go: () => void }
   const waiting: Waiting[] = []
   const running = new Set(tasks.map((_, i) => i))
+  const late = tasks.findIndex((t) => t.stall !== undefined)
+  let lateCalls = 0
   let failure: unknown
   const next = (): void => {
     const parked = new Set(waiting.map((w) => w.task))
     if ([...running].some((t) => !parked.has(t)) || waiting.length === 0) return
-    const [chosen] = waiting.splice(r.int(0, waiting.length), 1)
-    chosen!.go()
+    const stalled = late >= 0 && lateCalls > tasks[late]!.stall! && [...running].some((t) => t !== late)
+    const chosen = r.pick(stalled ? waiting.filter((w) => w.task !== late) : waiting)
+    waiting.splice(waiting.indexOf(chosen), 1)
+    chosen.go()
   }
   await Promise.all(
     tasks.map(async ({ process, run }, task) => {
       process.turns = {
         wait: () =>
           new Promise<void>((go) => {
+            if (task === late) lateCalls++
             waiting.push({ task, go })
             next()
           }),

@@ -174,7 +174,8 @@ export const randomEvent = (r: Random, dataset: Dataset, nowMs: number): OracleE
   row.ts = `make_timestamptz(${us})`
   fields.push(`"ts":"${iso}"`)
   if (dataset.id !== undefined) {
-    const id = r.int(0, 30)
+    // Few ids are hot: repeated again and again, as long as their window is.
+    const id = r.chance(0.3) ? r.int(0, 3) : r.int(0, 30)
     const isText = dataset.columns.find((c) => c.name === 'id')!.type === 'VARCHAR'
     row.id = isText ? `'e${id}'` : String(id)
     fields.push(isText ? `"id":"e${id}"` : `"id":${id}`)

@@ -24,6 +24,8 @@ export type StepKind =
   | 'restore-store'
   | 'lose-store'
   | 'delete-blocks'
+  | 'old-blocks'
+  | 'repair'
   | 'query'
   | 'together'
 
@@ -35,9 +37,17 @@ export type Step = {
   /** Which runner, and which view: else drawn from the seed. */
   batch?: 0 | 1
   view?: number
+  /** From this port call on it waits until those beside it have ended: a job that was paused, and comes back late. */
+  stall?: number
 }
 
-export type Schedule = { seed: number; stores: 'memory' | 'lmdb'; steps: Step[] }
+export type Schedule = {
+  seed: number
+  stores: 'memory' | 'lmdb'
+  /** How often a step is followed by a question: copies that are seldom asked have much to catch up with at once. */
+  asks: number
+  steps: Step[]
+}
 
 const WEIGHTS: [StepKind, number][] = [
   ['append', 30],
@@ -54,10 +64,12 @@ const WEIGHTS: [StepKind, number][] = [
   ['retention', 4],
   ['compact', 1],
   ['restart', 2],
-  ['save-store', 2],
-  ['restore-store', 2],
+  ['save-store', 3],
+  ['restore-store', 3],
   ['lose-store', 1],
-  ['delete-blocks', 1],
+  ['delete-blocks', 3],
+  ['old-blocks', 4],
+  ['repair', 2],
   ['query', 3],
   ['together', 10],
 ]
@@ -75,11 +87,16 @@ const WORK: StepKind[] = [
   'query',
 ]
 const RIVALS: StepKind[] = ['extend', 'extend', 'extend', 'recompute', 'rollback', 'archive']
-const HARMS_MEMORY_ONLY: StepKind[] = ['save-store', 'restore-store', 'lose-store', 'delete-blocks']
+const HARMS_MEMORY_ONLY: StepKind[] = ['save-store', 'restore-store', 'lose-store', 'delete-blocks', 'old-blocks']
+const NEEDS_SAVED: StepKind[] = ['restore-store', 'old-blocks']
 
-const weighted = (r: Random): StepKind => {
-  let at = r.next() * WEIGHTS.reduce((n, [, w]) => n + w, 0)
-  for (const [kind, weight] of WEIGHTS) {
+/** Each schedule leaves some kinds of steps out and has more of others: what needs several of one rare kind happens, too. */
+const ownWeights = (r: Random): [StepKind, number][] =>
+  WEIGHTS.map(([kind, weight]) => [kind, weight > 10 ? weight : weight * r.pick([0, 0.5, 1, 3])])
+
+const weighted = (r: Random, weights: [StepKind, number][]): StepKind => {
+  let at = r.next() * weights.reduce((n, [, w]) => n + w, 0)
+  for (const [kind, weight] of weights) {
     at -= weight
     if (at < 0) return kind
   }
@@ -92,34 +109,55 @@ export const randomSchedule = (seed: number): Schedule => {
   const r = random(seed)
   const stores = r.chance(0.15) ? 'lmdb' : 'memory'
   const faults = r.chance(0.8)
+  const asks = r.pick([1, 0.6, 0.3])
+  const weights = ownWeights(r)
   const work = (kind: StepKind): Step => ({
     kind,
     seed: seedOf(r),
     fault: faults && WORK.includes(kind) && r.chance(kind === 'speed' ? 0.4 : 0.25) ? randomFault(r) : null,
   })
+  const late = (steps: Step[], chance: number): Step[] => {
+    if (r.chance(chance)) steps[r.int(0, steps.length)]!.stall = Math.floor(r.next() ** 1.5 * 40)
+    return steps
+  }
+  const together = (): Step[] => {
+    const kind = r.next()
+    // Two runners of one view: the commit decides.
+    const view = r.int(0, 3)
+    const rival = (batch: 0 | 1): Step => ({ ...work(r.pick(RIVALS)), batch, view })
+    if (kind < 0.4) return late([rival(0), rival(1), ...(r.chance(0.5) ? [work('speed')] : [])], 0.6)
+    // A reader while what it reads is written.
+    if (kind < 0.55) return late([work('query'), work('speed'), ...(r.chance(0.3) ? [rival(0)] : [])], 0.6)
+    // Speed workers most often: who owns a partition is decided at every apply.
+    return late(
+      Array.from({ length: r.int(2, 4) }, () => work(r.chance(0.35) ? 'speed' : r.pick(WORK))),
+      0.3,
+    )
+  }
   const steps: Step[] = [work('append'), work('speed')]
   const length = r.int(8, 22)
+  let saved = false
   while (steps.length < length) {
-    const kind = weighted(r)
-    if (kind === 'together' && r.chance(0.35)) {
-      // Two runners of one view: the commit decides.
+    let kind = weighted(r, weights)
+    if (stores === 'lmdb' && HARMS_MEMORY_ONLY.includes(kind)) continue
+    if (NEEDS_SAVED.includes(kind) && !saved) kind = 'save-store'
+    saved ||= kind === 'save-store'
+    if (kind === 'together') steps.push({ kind, seed: seedOf(r), fault: null, together: together() })
+    else if (kind === 'rollback' && r.chance(0.5)) {
+      // Back behind something: a generation of its own, with records of its own.
       const view = r.int(0, 3)
-      const rival = (batch: 0 | 1): Step => ({ ...work(r.pick(RIVALS)), batch, view })
-      steps.push({ kind, seed: seedOf(r), fault: null, together: [rival(0), rival(1), work('speed')] })
-    } else if (kind === 'together') {
-      // Speed workers most often: who owns a partition is decided at every apply.
-      const together = Array.from({ length: r.int(2, 4) }, () => work(r.chance(0.35) ? 'speed' : r.pick(WORK)))
-      steps.push({ kind, seed: seedOf(r), fault: null, together })
-    } else if (stores === 'memory' || !HARMS_MEMORY_ONLY.includes(kind)) steps.push(work(kind))
+      steps.push(work('append'), work('speed'), { ...work('extend'), view }, { ...work(kind), view })
+    } else steps.push(work(kind))
   }
-  return { seed, stores, steps }
+  return { seed, stores, asks, steps }
 }
 
 export const printStep = (step: Step): string => {
   const fault =
     step.fault === null ? '' : ` [${step.fault.kind} at ${step.fault.writes ? 'write' : 'call'} ${step.fault.call}]`
+  const stall = step.stall === undefined ? '' : ` [waits at call ${step.stall}]`
   const inner = step.together ? ` (${step.together.map(printStep).join(' | ')})` : ''
-  return `${step.kind}#${step.seed}${fault}${inner}`
+  return `${step.kind}#${step.seed}${fault}${stall}${inner}`
 }
 
 /** Smaller and smaller schedules that still fail (delta debugging over steps, then faults). `fails` is bounded by `budget` runs. */

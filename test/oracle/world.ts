@@ -13,6 +13,7 @@ import { backfill } from '../../batch-layer/backfill.ts'
 import { catchUp } from '../../batch-layer/catch-up.ts'
 import type { BatchContext } from '../../batch-layer/context.ts'
 import { extend } from '../../batch-layer/extend.ts'
+import { publish } from '../../batch-layer/publish.ts'
 import { recompute } from '../../batch-layer/recompute.ts'
 import { applyRetention } from '../../batch-layer/retention.ts'
 import { retireCovered } from '../../batch-layer/retire.ts'
@@ -40,12 +41,12 @@ import { openLmdbSpeedStore } from '../../speed-layer/lmdb-speed-store.ts'
 import { openSpeedWorker, type SpeedWorker } from '../../speed-layer/worker.ts'
 import { openMemoryLog } from '../support/memory-log.ts'
 import { openMemoryObjectStore } from '../support/memory-object-store.ts'
-import { type MemorySpeedStore, openMemorySpeedStore } from '../support/memory-speed-store.ts'
+import { type MemorySpeedStore, openMemorySpeedStore, type Snapshot } from '../support/memory-speed-store.ts'
 import { canonicalRows, type Expected, openExpected } from './expected.ts'
 import { Crash, interleave, openProcess, type Process } from './nemesis.ts'
 import { BASE_MS, type OracleEvent, type OracleProject, randomEvent, randomProject } from './project.ts'
 import { randomQuery, wholeQuery } from './queries.ts'
-import { printStep, type Schedule, type Step } from './schedule.ts'
+import { printStep, type Schedule, type Step, type StepKind } from './schedule.ts'
 
 /** What every world of a run shares. */
 export type Lab = { engine: Engine; tools: SqlTools }
@@ -145,7 +146,7 @@ export const runSchedule = async (
       for (const step of schedule.steps) {
         trace?.(printStep(step))
         await world.step(step)
-        await world.check(random(step.seed ^ 0xc4ec4))
+        await world.check(random(step.seed ^ 0xc4ec4), schedule.asks)
       }
       await world.calm()
       return world.stats
@@ -182,10 +183,12 @@ const openWorld = async (o: WorldOptions) => {
   const attempted = new Map<string, OracleEvent[]>()
   const definitions = new Map(project.views.map((v) => [v.name, 0]))
   const stats: WorldStats = { answers: 0, refusals: {}, crashes: 0, published: 0 }
-  let saved: unknown
+  let saved: Snapshot | undefined
   let appends = 0
   let serial = 0
   const alarms: unknown[] = []
+  // A copy that is followed in the background may lag: its answers are exact at its own upper.
+  const staleMs = project.views.length % 3 === 0 ? 20 : 0
 
   await base.log.create(dataset.name, dataset.partitions)
 
@@ -253,8 +256,7 @@ const openWorld = async (o: WorldOptions) => {
       settings,
       now,
       replanMs: 15,
-      // A copy that is followed in the background may lag: its answers are exact at its own upper.
-      staleMs: project.views.length % 3 === 0 ? 20 : 0,
+      staleMs,
     })
     return { process, versions: ports.versions, serving }
   }
@@ -307,7 +309,9 @@ const openWorld = async (o: WorldOptions) => {
 
   const append = async (r: Random, log: EventLog): Promise<void> => {
     const partition = r.pick(partitions)
-    clock.now += r.pick([0, 1, 40, 1_000, 30_000, 600_000])
+    // Parts of the window of ids: what is repeated once and again goes on being a duplicate.
+    const window = dataset.dedupeWindowMs ?? 60_000
+    clock.now += r.pick([0, 1, 40, 1_000, 30_000, 600_000, 0.4 * window, 0.6 * window, 0.6 * window])
     if (r.chance(0.15)) clock.now -= r.int(0, 240_000)
     const records = Array.from({ length: r.int(1, 4) }, () => {
       const again = r.chance(0.1) ? [...attempted.entries()].at(-1) : undefined
@@ -369,11 +373,9 @@ const openWorld = async (o: WorldOptions) => {
       case 'verify':
         return onView(async (ctx, view) => noDifference(await verify(ctx, view)))
       case 'rollback':
-        return onView(async (ctx, view) => {
-          const current = await ctx.publications.current(view.name, view.version)
-          if (current === null || current === 'dropped' || current.pointer.kept.length === 0) return
-          await rollback(ctx, view, r.pick(current.pointer.kept).generation)
-        })
+        return onView(rollBackOf(r))
+      case 'repair':
+        return onView(repairOf(r))
       case 'define':
         return {
           process: batch.process,
@@ -410,6 +412,52 @@ const openWorld = async (o: WorldOptions) => {
     }
   }
 
+  const rollBackOf =
+    (r: Random) =>
+    async (ctx: BatchContext, view: View): Promise<void> => {
+      const current = await ctx.publications.current(view.name, view.version)
+      if (current === null || current === 'dropped' || current.pointer.kept.length === 0) return
+      await rollback(ctx, view, r.pick(current.pointer.kept).generation)
+    }
+
+  /**
+   * A build with a defect publishes cells that are wrong; a recompute repairs the view before anybody asks. From then on that lineage is
+   * suspect, and nobody gets it back (rule 17).
+   */
+  const repairOf =
+    (r: Random) =>
+    async (ctx: BatchContext, view: View): Promise<void> => {
+      const base = await ctx.publications.current(view.name, view.version)
+      if (base === null || base === 'dropped' || base.pointer.rowsTotal === 0) return
+      const { cut, files, slots = 1, lineage, suspectLineages } = base.pointer
+      const parts = { files, slots, written: [], touched: 0 }
+      const lost = files.find((f) => f.rows > 0)!
+      const wrong = { ...parts, files: files.filter((f) => f !== lost) }
+      const { outcome } = await publish(ctx, view, {
+        base,
+        cut,
+        parts: wrong,
+        kind: 'extend',
+        lineage,
+        suspectLineages,
+      })
+      if (outcome !== 'published') return
+      const found = await recompute(ctx, view).catch((error) => {
+        if (!tolerated(error)) throw error
+      })
+      const now = await ctx.publications.current(view.name, view.version)
+      if (now === null || now === 'dropped') return
+      if (found?.outcome === 'published') {
+        if (!now.pointer.suspectLineages.includes(lineage))
+          throw new Difference(`a recompute replaced a wrong generation, and did not say so: ${JSON.stringify(found)}`)
+      } else {
+        // By hand, then: the view as it was, as a lineage of its own.
+        const suspects = [...suspectLineages, lineage]
+        await publish(ctx, view, { base: now, cut, parts, kind: 'recompute', lineage: null, suspectLineages: suspects })
+      }
+      if (r.chance(0.6)) await rollBackOf(r)(ctx, view)
+    }
+
   const noDifference = (found: { differing: number } | null | undefined): void => {
     if (found && found.differing > 0)
       throw new Difference(`verify found ${found.differing} differing cells: ${JSON.stringify(found)}`)
@@ -433,16 +481,54 @@ const openWorld = async (o: WorldOptions) => {
     }
   }
 
+  const reopenAnswering = async (): Promise<void> => {
+    await answering.serving.close()
+    answering = await openAnswering()
+    lastUpper = {}
+  }
+
+  /** Whole blocks go, or come back from an older copy; the header stands as it was. */
+  const harmBlocks = (r: Random, memory: MemorySpeedStore, older: Snapshot | undefined): void => {
+    const now = memory.snapshot()
+    for (const [name, state] of now) {
+      const blocks = [...state.blocks.keys()]
+      for (let i = r.int(1, 4); i > 0 && blocks.length > 0; i--) {
+        const key = r.pick(blocks)
+        const old = older?.get(name)?.blocks.get(key)
+        if (older === undefined) state.blocks.delete(key)
+        else if (old !== undefined) state.blocks.set(key, old)
+      }
+    }
+    memory.restore(now)
+  }
+
+  /** Batch work by itself, even when it dies half-way: what could be answered before it can be answered after it. */
+  const KEEPS_SERVING = new Set<StepKind>([
+    'archive',
+    'extend',
+    'recompute',
+    'rollback',
+    'retire',
+    'retention',
+    'compact',
+  ])
+  /** Asks for all of each view; those that answer. */
+  const serves = async (): Promise<string[]> => {
+    const out: string[] = []
+    await answering.versions.refresh()
+    for (const { name } of project.views) {
+      const view = answering.versions.active(name)
+      if (view !== null && (await compare(view, wholeQuery(view))) !== null) out.push(name)
+    }
+    return out
+  }
+
   const buryTheDead = async (): Promise<void> => {
     for (const i of [0, 1]) {
       if (speeds[i]!.process.crashed()) await fresh(speeds, i, openSpeed, closeSpeed)
       if (batches[i]!.process.crashed()) await fresh(batches, i, openBatch, closeBatch)
     }
-    if (answering.process.crashed()) {
-      await answering.serving.close()
-      answering = await openAnswering()
-      lastUpper = {}
-    }
+    if (answering.process.crashed()) await reopenAnswering()
   }
 
   const step = async (s: Step): Promise<void> => {
@@ -451,44 +537,53 @@ const openWorld = async (o: WorldOptions) => {
       case 'together': {
         const tasks = s.together!.flatMap((one) => {
           const task = work(one)
-          return task === null ? [] : [{ ...task, fault: one.fault }]
+          return task === null ? [] : [{ ...task, fault: one.fault, stall: one.stall }]
         })
         const busy = new Set<Process>()
         const apart = tasks.filter(({ process }) => !busy.has(process) && busy.add(process))
         for (const { process, fault } of apart) process.arm(fault)
         await interleave(
           r,
-          apart.map(({ process, run }) => ({ process, run: () => guarded(run) })),
+          apart.map(({ process, run, stall }) => ({ process, run: () => guarded(run), stall })),
         )
         break
       }
       case 'restart':
         await fresh(speeds, 0, openSpeed, closeSpeed)
         await fresh(batches, 0, openBatch, closeBatch)
-        if (r.chance(0.5)) {
-          await answering.serving.close()
-          answering = await openAnswering()
-          lastUpper = {}
-        }
+        if (r.chance(0.5)) await reopenAnswering()
         break
       case 'save-store':
         saved = base.memory?.snapshot()
         break
       case 'restore-store':
-        if (saved !== undefined) base.memory?.restore(saved as never)
+        if (saved !== undefined) base.memory?.restore(saved)
         break
       case 'lose-store':
         base.memory?.lose()
         break
       case 'delete-blocks':
-        base.memory?.deleteBlocks(r.int(1, 4))
+      case 'old-blocks':
+        if (base.memory !== null) harmBlocks(r, base.memory, s.kind === 'old-blocks' ? saved : undefined)
+        // A server that comes after the harm has nothing of its own to go by.
+        if (r.chance(0.6)) {
+          await reopenAnswering()
+          await serves()
+        }
         break
       default: {
         const task = work(s)
         if (task === null) break
+        // A copy that is followed in the background may be of a little while ago: it says nothing about what is stored now.
+        const looks = staleMs === 0 && KEEPS_SERVING.has(s.kind) && (s.kind === 'retire' || r.chance(0.4))
+        const served = looks ? await serves() : []
         task.process.arm(s.fault)
         await guarded(task.run)
         task.process.arm(null)
+        await absorb()
+        const left = served.length === 0 ? [] : await serves()
+        for (const name of served)
+          if (!left.includes(name)) throw new Difference(`a ${s.kind} alone took the answers of ${name} away`)
       }
     }
     for (const p of [...speeds, ...batches, answering]) {
@@ -556,8 +651,8 @@ const openWorld = async (o: WorldOptions) => {
   }
 
   /** Answers, and the counters of both layers at their own positions. */
-  const check = async (r: Random): Promise<void> => {
-    await checkOnce(r)
+  const check = async (r: Random, asks = 1): Promise<void> => {
+    if (r.chance(asks)) await checkOnce(r)
     const history = openHistory(openLake({ store: base.objects, engine: lab.engine, now }), [dataset])
     for (const partition of partitions) {
       const header = await base.speed.header({ dataset: dataset.name, partition })
