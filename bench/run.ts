@@ -4,10 +4,11 @@
  *
  *   --only a,b     these cases        --runs n      runs of each variant (5)
  *   --events n     size of the drained log; other sizes follow it
- *   --quick        small sizes, 2 runs: to see that it works    --write    also into bench/RESULTS.md
+ *   --quick        small sizes, 2 runs: to see that it works    --write    also into bench/RESULTS.md,
+ *                                                               where other cases stay
  *   --json file    raw figures        --profile dir CPU profiles of the children (.cpuprofile)
  */
-import { existsSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -134,11 +135,14 @@ const main = async (): Promise<void> => {
     const results = await measure(spawner, found, { shared, sharedMemory, sizes }, own)
     raw[found.name] = results
     const { rows, notes = [] } = found.report(results, sizes)
-    reported.push({ name: found.name, about: found.about, rows, notes, runs: own })
+    reported.push({ name: found.name, about: found.about, rows, notes, runs: own, events: sizes.events })
   }
-  const text = markdown(reported, heads)
-  process.stdout.write(`${text}\n`)
-  if (asked.write) writeFileSync(fileURLToPath(new URL('RESULTS.md', import.meta.url)), text)
+  const names = CASES.map((c) => c.name)
+  process.stdout.write(`${markdown(reported, heads, names)}\n`)
+  if (asked.write) {
+    const path = fileURLToPath(new URL('RESULTS.md', import.meta.url))
+    writeFileSync(path, markdown(reported, heads, names, existsSync(path) ? readFileSync(path, 'utf8') : ''))
+  }
   if (asked.json !== undefined)
     writeFileSync(resolve(asked.json), `${JSON.stringify({ heads, sizes, raw }, null, 1)}\n`)
 }

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { arch, cpus, totalmem } from 'node:os'
 import type { Row } from './case.ts'
 
-export type Reported = { name: string; about: string; rows: Row[]; notes: string[]; runs: number }
+export type Reported = { name: string; about: string; rows: Row[]; notes: string[]; runs: number; events: number }
 
 const version = (name: string): string => {
   try {
@@ -14,13 +14,16 @@ const version = (name: string): string => {
   }
 }
 
+const today = (): string => new Date().toISOString().slice(0, 10)
+
 /** Class of the machine and versions: what a reader needs to judge the figures. */
 export const conditions = (engineVersion: string): string[] => [
-  `${new Date().toISOString().slice(0, 10)}, ${cpus().length}-core ${arch() === 'x64' ? 'x86_64' : arch()} machine, ${Math.round(totalmem() / 1e9)} GB, ${process.platform}`,
+  `${today()}, ${cpus().length}-core ${arch() === 'x64' ? 'x86_64' : arch()} machine, ${Math.round(totalmem() / 1e9)} GB, ${process.platform}`,
   `Node ${process.versions.node}, DuckDB ${engineVersion}, lmdb ${version('lmdb')}, fastify ${version('fastify')}`,
 ]
 
-const table = ({ name, about, rows, notes, runs }: Reported): string => {
+/** `events` is what `--events` sets: all sizes of a case follow it. */
+const table = ({ name, about, rows, notes, runs, events }: Reported): string => {
   const lines = rows.map(
     ({ what, best, median, target, met }) =>
       `| ${what} | ${best} | ${median} | ${target === undefined ? '' : `${target} ${met ? '✓' : '✗'}`} |`,
@@ -28,18 +31,31 @@ const table = ({ name, about, rows, notes, runs }: Reported): string => {
   return [
     `## ${name}: ${about}`,
     '',
-    `| (${runs} ${runs === 1 ? 'run' : 'runs'}) | best | median | target |`,
+    `| (${runs} ${runs === 1 ? 'run' : 'runs'}, ${today()}, --events ${events}) | best | median | target |`,
     '| --- | --- | --- | --- |',
     ...lines,
     ...notes.flatMap((note) => ['', note]),
   ].join('\n')
 }
 
-export const markdown = (reported: Reported[], heads: string[]): string =>
-  [
+/** Sections by case of a report that was written before; empty for none. */
+const sectionsOf = (report: string): Map<string, string> =>
+  new Map(
+    report
+      .split(/^(?=## )/m)
+      .slice(1)
+      .map((text) => [/^## (\w+)/.exec(text)?.[1] ?? '', text.trim()]),
+  )
+
+/** The report; cases of `before` that were not measured now stay as they are, in the order of `names`. */
+export const markdown = (reported: Reported[], heads: string[], names: string[], before = ''): string => {
+  const sections = sectionsOf(before)
+  for (const one of reported) sections.set(one.name, table(one))
+  return [
     '# Results of `npm run bench`',
     'Rates are events per CPU-second of the whole process tree, best and median of interleaved runs; answers are checked in each run. How it is done: [docs/decisions/benchmarks.md](../docs/decisions/benchmarks.md).',
     heads.map((line) => `* ${line}`).join('\n'),
-    ...reported.map(table),
+    ...names.flatMap((name) => sections.get(name) ?? []),
     '',
   ].join('\n\n')
+}
