@@ -186,6 +186,7 @@ const openWorld = async (o: WorldOptions) => {
   let saved: Snapshot | undefined
   let appends = 0
   let serial = 0
+  let refusedAs = ''
   const alarms: unknown[] = []
   // A copy that is followed in the background may lag: its answers are exact at its own upper.
   const staleMs = project.views.length % 3 === 0 ? 20 : 0
@@ -467,6 +468,7 @@ const openWorld = async (o: WorldOptions) => {
     if (error instanceof Crash) return true
     if (error instanceof WeirError && (error.retryable || ACTIVE_ONLY.has(error.code))) {
       stats.refusals[error.code] = (stats.refusals[error.code] ?? 0) + 1
+      refusedAs = error.code
       return true
     }
     return false
@@ -512,13 +514,18 @@ const openWorld = async (o: WorldOptions) => {
     'retention',
     'compact',
   ])
-  /** Asks for all of each view; those that answer. */
+  /**
+   * Asks for all of each view; those that answer, or would if another view had not shown more already: without speed state each view
+   * is where its own generation is.
+   */
   const serves = async (): Promise<string[]> => {
     const out: string[] = []
     await answering.versions.refresh()
     for (const { name } of project.views) {
       const view = answering.versions.active(name)
-      if (view !== null && (await compare(view, wholeQuery(view))) !== null) out.push(name)
+      if (view === null) continue
+      const answered = (await compare(view, wholeQuery(view))) !== null
+      if (answered || refusedAs === 'WEIR_SERVING_BEHIND') out.push(name)
     }
     return out
   }
