@@ -217,6 +217,7 @@ export const NOT_YET_SHOWN: Canary[] = [
     file: 'serving-layer/speed-draft.ts',
     find: 'const key = epochKey(view.epoch)\n',
     replace: 'const key = open ?? epochKey(entries[0]!.views[version]!.epoch)\n',
+    also: [UNCHECKED],
   },
   {
     // An answer is never wrong: an unfit header is refused, and rebuilt. What shows is the answer that is gone when the extend dies.
