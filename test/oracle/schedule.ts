@@ -39,6 +39,8 @@ export type Step = {
   view?: number
   /** From this port call on it waits until those beside it have ended: a job that was paused, and comes back late. */
   stall?: number
+  /** Nobody asks around this step. */
+  quiet?: boolean
 }
 
 export type Schedule = {
@@ -147,6 +149,10 @@ export const randomSchedule = (seed: number): Schedule => {
       // Back behind something: a generation of its own, with records of its own.
       const view = r.int(0, 3)
       steps.push(work('append'), work('speed'), { ...work('extend'), view }, { ...work(kind), view })
+    } else if (kind === 'extend' && r.chance(0.3)) {
+      // A copy that was not asked meanwhile has a change of epochs to catch up with at once.
+      const quiet = (['append', 'speed', 'extend', 'append'] as const).map((k) => ({ ...work(k), quiet: true }))
+      steps.push(...quiet, work('speed'))
     } else steps.push(work(kind))
   }
   return { seed, stores, asks, steps }

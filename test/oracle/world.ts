@@ -96,7 +96,7 @@ export const runSchedule = async (
       for (const step of schedule.steps) {
         trace?.(printStep(step))
         await take(world, step)
-        await check(world, random(step.seed ^ 0xc4ec4), schedule.asks)
+        await check(world, random(step.seed ^ 0xc4ec4), step.quiet ? 0 : schedule.asks)
       }
       await calm(world)
       return world.stats
@@ -237,7 +237,7 @@ const take = async (w: World, s: Step): Promise<void> => {
       const task = work(w, s)
       if (task === null) break
       // A copy that is followed in the background may be of a little while ago: it says nothing about what is stored now.
-      const looks = w.staleMs === 0 && KEEPS_SERVING.has(s.kind) && (s.kind === 'retire' || r.chance(0.4))
+      const looks = !s.quiet && w.staleMs === 0 && KEEPS_SERVING.has(s.kind) && (s.kind === 'retire' || r.chance(0.4))
       const served = looks ? await serves(w) : []
       task.process.arm(s.fault)
       await guarded(w, task.run)
