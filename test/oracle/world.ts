@@ -245,7 +245,7 @@ const take = async (w: World, s: Step): Promise<void> => {
       await absorb(w)
       const left = served.length === 0 ? [] : await serves(w)
       for (const name of served)
-        if (!left.includes(name)) throw new Difference(`a ${s.kind} alone took the answers of ${name} away`)
+        if (!left.includes(name)) throw new Difference(`${s.kind} alone took the answers of ${name} away`)
     }
   }
   await buryTheDead(w)
