@@ -163,8 +163,8 @@ export const CANARIES: Canary[] = [
   {
     name: 'a minimum merged as a maximum',
     rule: null,
-    file: 'model/measures/min.ts',
-    find: 'merge: (c) => `min(${c})`',
+    file: 'model/measures/extreme.ts',
+    find: 'merge: (c) => `${aggregate}(${c})`',
     replace: 'merge: (c) => `max(${c})`',
     from: 1011,
   },
