@@ -19,29 +19,32 @@ export const openChain = <T extends { formatVersion: number }>(store: ObjectStor
   const keyOf = (n: number): string => `${prefix}${twentyDigits(n)}.json`
   let known: ChainLink<T> | null = null
 
+  const opened = (n: number, bytes: Uint8Array): ChainLink<T> => ({ n, ...unsealWithHash<T>(bytes, keyOf(n)) })
   const get = async (n: number): Promise<ChainLink<T> | null> => {
     const bytes = await store.get(keyOf(n))
-    return bytes === null ? null : { n, ...unsealWithHash<T>(bytes, keyOf(n)) }
+    return bytes === null ? null : opened(n, bytes)
   }
 
   return {
     // Numbers have no gaps: gallop, then halve. From the known end this is one read; a listing would cost the whole chain.
+    // Links can be large: only the one that is the last is opened.
     last: async () => {
       let low = known?.n ?? 0
-      let link: ChainLink<T> | null = known
+      let newest: Uint8Array | null = null
       let step = 1
       let high = Number.POSITIVE_INFINITY
       while (low + 1 < high) {
         const probe = high === Number.POSITIVE_INFINITY ? low + step : Math.floor((low + high) / 2)
-        const found = await get(probe)
+        const found = await store.get(keyOf(probe))
         if (found === null) high = probe
         else {
           low = probe
-          link = found
+          newest = found
           step *= 2
         }
       }
-      if (link !== null && link.n >= (known?.n ?? 0)) known = link
+      // Another call may have come further meanwhile.
+      if (newest !== null && low > (known?.n ?? 0)) known = opened(low, newest)
       return known
     },
     put: async (n, value) => {

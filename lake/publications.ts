@@ -26,14 +26,18 @@ type StoredPointer = Omit<Pointer, 'kept'> & {
 type Link = StoredPointer | Tombstone
 
 const pack = (pointer: Pointer): StoredPointer => {
-  const places = new Map(pointer.files.map((file, i) => [`${file.key}/${file.sha256}`, i]))
   const more: PartFile[] = []
+  const nameOf = (file: PartFile): string => `${file.key}/${file.sha256}`
+  // Generations carry the very objects of their base over: names, thousands of long texts, are looked at only where one is not known.
+  const places = new Map(pointer.files.map((file, i) => [file, i]))
+  let named: Map<string, number> | undefined
   const placeOf = (file: PartFile): number => {
-    const name = `${file.key}/${file.sha256}`
-    const found = places.get(name)
-    if (found !== undefined) return found
-    const place = pointer.files.length + more.push(file) - 1
-    places.set(name, place)
+    let place = places.get(file)
+    if (place !== undefined) return place
+    named ??= new Map(pointer.files.map((known, i) => [nameOf(known), i]))
+    place = named.get(nameOf(file)) ?? pointer.files.length + more.push(file) - 1
+    named.set(nameOf(file), place)
+    places.set(file, place)
     return place
   }
   const kept = pointer.kept.map((k) => ({ ...k, files: k.files.map(placeOf) }))
