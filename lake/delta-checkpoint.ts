@@ -80,6 +80,8 @@ export const writeCheckpoint = async (
   await store.putHint(hintKey(root), Buffer.from(JSON.stringify(hint)))
 }
 
+const LINES_AT_A_TIME = 2_000
+
 /** Snapshot at one checkpoint, or null when it is absent, unverifiable (unless `trust`) or damaged. */
 const readCheckpoint = async (
   store: ObjectStore,
@@ -100,13 +102,17 @@ const readCheckpoint = async (
     if (error instanceof WeirError && error.code === 'WEIR_LAKE_CORRUPT') return null
     throw error
   }
+  // Many lines a value: each text that leaves the engine costs more than a line of it.
   const rows = await engine.withSession((session) =>
-    session.rows<{ line: string }>(
-      `SELECT to_json(checkpoint)::VARCHAR AS line FROM read_parquet(${literal(path)}) AS checkpoint`,
+    session.rows<{ lines: string }>(
+      `SELECT string_agg(line, chr(10)) AS lines FROM (
+         SELECT to_json(checkpoint)::VARCHAR AS line, row_number() OVER () // ${LINES_AT_A_TIME} AS pack FROM read_parquet(${literal(path)}) AS checkpoint
+       ) GROUP BY pack`,
     ),
   )
   const actions = rows
-    .map((row) => toAction(dropNulls(JSON.parse(row.line)) as Record<string, unknown>))
+    .flatMap(({ lines }) => lines.split('\n'))
+    .map((line) => toAction(dropNulls(JSON.parse(line) as Record<string, unknown>)))
     .filter((a): a is Action => a !== null)
   const run = replay(root, null)
   run.apply(actions)
@@ -114,13 +120,16 @@ const readCheckpoint = async (
 }
 
 /** Parquet has no absent fields, only nulls; partition values keep theirs. */
-const dropNulls = (value: unknown, inMap = false): unknown => {
-  if (value === null || typeof value !== 'object' || Array.isArray(value)) return value
-  return Object.fromEntries(
-    Object.entries(value as Record<string, unknown>)
-      .filter(([, v]) => inMap || v !== null)
-      .map(([k, v]) => [k, dropNulls(v, k === 'partitionValues')]),
-  )
+const dropNulls = (value: Record<string, unknown>, inMap = false): Record<string, unknown> => {
+  const out: Record<string, unknown> = {}
+  for (const key in value) {
+    const v = value[key]
+    if (v === null) {
+      if (inMap) out[key] = v
+    } else if (typeof v !== 'object' || Array.isArray(v)) out[key] = v
+    else out[key] = dropNulls(v as Record<string, unknown>, key === 'partitionValues')
+  }
+  return out
 }
 
 /**

@@ -48,11 +48,24 @@ export const liveFile = (root: string, add: AddFile): LiveFile => {
   }
 }
 
-/** All live files, ordered by partition, first offset, key. */
-export const liveFiles = (root: string, snapshot: Snapshot): LiveFile[] =>
-  [...snapshot.files.values()]
-    .map((add) => liveFile(root, add))
+/** Lists of snapshots that somebody holds: one commit is asked for its files several times. Actions, and so these, never change. */
+const lists = new WeakMap<Snapshot, LiveFile[]>()
+const single = new WeakMap<AddFile, LiveFile>()
+
+/** All live files, ordered by partition, first offset, key. The list is shared: nobody changes it. */
+export const liveFiles = (root: string, snapshot: Snapshot): LiveFile[] => {
+  const known = lists.get(snapshot)
+  if (known !== undefined) return known
+  const list = [...snapshot.files.values()]
+    .map((add) => {
+      const file = single.get(add) ?? liveFile(root, add)
+      single.set(add, file)
+      return file
+    })
     .sort((a, b) => (a.partition ?? -1) - (b.partition ?? -1) || a.from - b.from || (a.key < b.key ? -1 : 1))
+  lists.set(snapshot, list)
+  return list
+}
 
 /** Whether a file may hold records of `[from, to)` of a partition. */
 export const mayHold = (file: LiveFile, partition: number, from: number, to: number): boolean =>

@@ -27,16 +27,19 @@ type Link = StoredPointer | Tombstone
 
 const pack = (pointer: Pointer): StoredPointer => {
   const more: PartFile[] = []
-  const nameOf = (file: PartFile): string => `${file.key}/${file.sha256}`
-  // Generations carry the very objects of their base over: names, thousands of long texts, are looked at only where one is not known.
+  // Generations carry the very objects of their base over: keys, thousands of long texts, are looked at only where one is not known.
   const places = new Map(pointer.files.map((file, i) => [file, i]))
-  let named: Map<string, number> | undefined
+  let byKey: Map<string, number> | undefined
+  const fileAt = (place: number): PartFile => pointer.files[place] ?? more[place - pointer.files.length]!
   const placeOf = (file: PartFile): number => {
     let place = places.get(file)
     if (place !== undefined) return place
-    named ??= new Map(pointer.files.map((known, i) => [nameOf(known), i]))
-    place = named.get(nameOf(file)) ?? pointer.files.length + more.push(file) - 1
-    named.set(nameOf(file), place)
+    byKey ??= new Map(pointer.files.map((known, i) => [known.key, i]))
+    place = byKey.get(file.key)
+    if (place === undefined || fileAt(place).sha256 !== file.sha256) {
+      place = pointer.files.length + more.push(file) - 1
+      byKey.set(file.key, place)
+    }
     places.set(file, place)
     return place
   }
