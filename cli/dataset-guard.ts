@@ -23,32 +23,54 @@ const meaningOf = (d: Dataset): Meaning => ({
 
 type Stored = { formatVersion: 1; meaning: Meaning }
 
-/** Stores the definition at the first start; later ones compare. Throws WEIR_CLI_DATASET_CHANGED. */
+const parse = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+/** Only a missing file is a first start: one that cannot be read must never be written anew from the present definition. */
+const parseStored = (text: string, path: string): Stored => {
+  const found = (parse(text) ?? {}) as Partial<Record<keyof Stored, unknown>>
+  const { formatVersion, meaning } = found
+  if (formatVersion === 1 && typeof meaning === 'object' && meaning !== null) return found as Stored
+  const newer = typeof formatVersion === 'number' && formatVersion > 1
+  throw new WeirError({
+    code: 'WEIR_CLI_DATASET_FILE',
+    message: `The stored definition ${path} cannot be read.`,
+    expected: 'an object with formatVersion 1 and the meaning of the dataset, as its first start wrote it',
+    got: newer ? `format ${formatVersion}` : text === '' ? 'an empty file' : text.slice(0, 100),
+    next: newer ? 'start the version of Weir that wrote it' : 'restore this file from a copy; do not delete it',
+  })
+}
+
+/** Stores the definition at the first start; later ones compare. Throws WEIR_CLI_DATASET_CHANGED, WEIR_CLI_DATASET_FILE. */
 export const guardDataset = async (dataDir: string, dataset: Dataset): Promise<void> => {
   const folder = join(dataDir, 'datasets')
   const path = join(folder, `${dataset.name}.json`)
   const meaning = meaningOf(dataset)
-  let stored: Stored | null = null
-  try {
-    stored = JSON.parse(await readFile(path, 'utf8')) as Stored
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-  }
-  if (stored === null) {
+  const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return null
+    throw error
+  })
+  if (text === null) {
     await mkdir(folder, { recursive: true })
     const aside = `${path}.${process.pid}.tmp`
     await writeFile(aside, `${JSON.stringify({ formatVersion: 1, meaning } satisfies Stored)}\n`, { flush: true })
     await rename(aside, path)
     return
   }
+  const stored = parseStored(text, path)
   const changed = Object.keys(meaning).filter((k) => JSON.stringify(meaning[k]) !== JSON.stringify(stored.meaning[k]))
-  if (stored.formatVersion === 1 && changed.length === 0) return
   const first = changed[0]
+  if (first === undefined) return
   throw new WeirError({
     code: 'WEIR_CLI_DATASET_CHANGED',
-    message: `The definition of ${dataset.name} is not the one its stored events were read with: ${changed.join(', ') || 'its format'} changed.`,
-    expected: first === undefined ? 'format 1' : `${first}: ${JSON.stringify(stored.meaning[first])}`,
-    got: first === undefined ? `format ${stored.formatVersion}` : `${first}: ${JSON.stringify(meaning[first])}`,
+    message: `The definition of ${dataset.name} is not the one its stored events were read with: ${changed.join(', ')} changed.`,
+    expected: `${first}: ${JSON.stringify(stored.meaning[first])}`,
+    got: `${first}: ${JSON.stringify(meaning[first])}`,
     next: 'undo the change, or make a new dataset under another name (views may change freely)',
     file: dataset.file,
     line: 1,
