@@ -202,28 +202,12 @@ export const mergeIntoParts = async (
         before.length === 0 ? ours : `${ours} UNION ALL SELECT ${bare} FROM ${await cellsOf(env.store, view, before)}`
       const merged = unique && before.length === 0 ? all : mergeCellsSql(view, `(${all})`)
       const columns = cellColumns(view)
-      const order = orderOf(view)
-      const root = partsRoot(view)
-      const nowMs = env.now()
-      let files: (WrittenFile & { part: string })[]
-      if (parts.length === 1) {
-        // The extend of each minute: without partitions a statement costs a quarter less.
-        const file = await writeDataFile(env.store, session, {
-          root,
-          folder: '',
-          name: parts[0]!,
-          select: `SELECT ${storeList(columns)} FROM (${merged})${order}`,
-          columns,
-          partitionValues: {},
-          tags: {},
-          dataChange: true,
-          nowMs,
-        })
-        files = file === null ? [] : [{ ...file, part: parts[0]! }]
-      } else {
-        const select = `SELECT ${storeList(columns)}, ${partSql(view, slots)} AS _part FROM (${merged})${order}`
-        files = await writeDataFiles(env.store, session, { root, select, columns, nowMs })
-      }
+      const files = await writeDataFiles(env.store, session, {
+        root: partsRoot(view),
+        select: `SELECT ${storeList(columns)}, ${partSql(view, slots)} AS _part FROM (${merged})${orderOf(view)}`,
+        columns,
+        nowMs: env.now(),
+      })
       for (const file of files) {
         const { stats } = file.add
         written.push({ ...partFile(file, file.part), ...(stats === undefined ? {} : { stats }) })
