@@ -17,7 +17,6 @@ export type DeltaContext = {
   engine: Engine
   /** Wall clock, ms; only for times that people read and for safety ages. */
   now: () => number
-  /** Commits from one checkpoint to the next while a checkpoint is small. */
   checkpointEvery: number
   /** Told of a checkpoint that could not be written: the commit stands, only the next start is slower. */
   warn: (error: unknown) => void
@@ -35,8 +34,6 @@ export type DeltaTable = {
 }
 
 const MAX_ATTEMPTS = 500
-/** Rows that a checkpoint may have for each `checkpointEvery` commits. */
-const CHECKPOINT_ROWS = 2_000
 
 export const openDeltaTable = (context: DeltaContext, root: string): DeltaTable => {
   const { store, engine } = context
@@ -122,7 +119,7 @@ export const openDeltaTable = (context: DeltaContext, root: string): DeltaTable 
       run.apply(actions)
       const committed = run.end(version)
       if (cached === null || version > cached.version) cached = committed
-      if (version > 0 && version % checkpointEvery(committed) === 0)
+      if (version > 0 && version % context.checkpointEvery === 0)
         await writeCheckpoint(store, engine, root, committed, context.now()).catch(context.warn)
       return committed
     }
@@ -134,10 +131,6 @@ export const openDeltaTable = (context: DeltaContext, root: string): DeltaTable 
       retryable: true,
     })
   }
-
-  /** Commits between checkpoints grow with what one holds: a week of an extend's removals each minute is 20,000 rows. */
-  const checkpointEvery = ({ files, tombstones }: Snapshot): number =>
-    context.checkpointEvery * (1 + Math.floor((files.size + tombstones.size) / CHECKPOINT_ROWS))
 
   // Commits of one process queue up instead of racing each other.
   let tail: Promise<unknown> = Promise.resolve()
