@@ -72,6 +72,25 @@ describe('publish', () => {
     expect((await current())!.pointer.generation).toBe(2)
   })
 
+  it('gives kept generations the very files that they had, shared or not', async () => {
+    const file = (key: string, sha256: string) => ({ key, size: 1, sha256, rows: 1, part: key })
+    const [a, b, c, d] = [file('a', '1'), file('b', '1'), file('c', '1'), file('d', '1')]
+    const kept = (generation: number, files: Pointer['files']) => ({
+      generation,
+      lineage: '1',
+      cut: { '0': position(generation, generation) },
+      files,
+    })
+    // The same objects, equal ones, some that the pointer itself no longer has, and another file under a known key.
+    const pointer = {
+      ...next(null, 10),
+      files: [a, b],
+      kept: [kept(4, [c, b, d]), kept(3, [{ ...a }, d, c]), kept(2, [{ ...c }, file('c', '2'), d, a])],
+    }
+    expect(await openPublications(store).publish(pointer)).toBe('published')
+    expect((await current())!.pointer).toEqual(pointer)
+  })
+
   it('resolves a lost reply by reading', async () => {
     let lost = true
     const p = openPublications({
