@@ -8,7 +8,8 @@ import { type DecodeBatchOptions, decodeBatch } from '../../engine/decode.ts'
 import { type Engine, openEngine, type Session } from '../../engine/engine.ts'
 import type { Column, Dataset } from '../../model/dataset.ts'
 import { ident } from '../../model/ident.ts'
-import { CORPUS, type Field, oddLine, type Random, randomOf } from './odd-values.ts'
+import { CORPUS } from './corpus.ts'
+import { type Field, oddLine, type Random, randomOf } from './odd-values.ts'
 import { parseJson, type Reading, readEvent, sameNode, type Value } from './reading.ts'
 
 const VALUES = Number(process.env.WEIR_DECODER_VALUES ?? 100_000)

@@ -7,7 +7,7 @@ import type { Block, Epoch, Header, SpeedStore, ViewHeader } from '../../model/p
 import type { Query } from '../../model/query/query.ts'
 import { decodeToken, encodeToken } from '../../model/token.ts'
 import type { ServingContext } from '../../serving-layer/context.ts'
-import { type Lab, openLab } from './support.ts'
+import { fill, type Lab, openLab, refusal, refused } from './support.ts'
 
 const QUERY: Query = { view: 'takings', dimensions: [], grain: 'all', measures: ['sold'] }
 
@@ -37,33 +37,10 @@ const inView = async (change: (view: ViewHeader, header: Header) => void) => {
   })
 }
 
-const refusal = async (asked: Promise<unknown>): Promise<WeirError> => {
-  const error = await asked.then(
-    (answer) => new Error(`answered: ${JSON.stringify(answer)}`),
-    (e: unknown) => e,
-  )
-  if (!(error instanceof WeirError)) throw error
-  return error
-}
-const refused = async (asked: Promise<unknown>, code: string): Promise<void> => {
-  const error = await refusal(asked)
-  expect(error.code).toBe(`WEIR_SERVING_${code}`)
-  expect(error.retryable).toBe(true)
-}
-
-const fill = async (): Promise<void> => {
-  await lab.append(40, 0)
-  await lab.append(10, 1)
-  await lab.speedUp()
-  await lab.extend()
-  await lab.append(30, 0)
-  await lab.speedUp()
-}
-
 describe('joining', () => {
   beforeAll(async () => {
     await open()
-    await fill()
+    await fill(lab)
   })
   afterAll(close)
 
@@ -172,7 +149,7 @@ describe('joining', () => {
 describe('digests', () => {
   beforeAll(async () => {
     await open()
-    await fill()
+    await fill(lab)
   })
   afterAll(close)
   const withBlocks = (change: (blocks: Block[]) => Block[]) =>
@@ -259,7 +236,7 @@ describe('the lake', () => {
   beforeEach(open)
   afterEach(close)
   it('refuses a damaged part', async () => {
-    await fill()
+    await fill(lab)
     const corrupt = () => {
       throw new WeirError({ code: 'WEIR_LAKE_CORRUPT', message: 'flipped bit' })
     }
@@ -276,7 +253,7 @@ describe('the engine', () => {
   beforeEach(open)
   afterEach(close)
   it('may lose its tables: they are made anew', async () => {
-    await fill()
+    await fill(lab)
     expect((await lab.serving.query(QUERY)).rows).toEqual([{ sold: 80 }])
     await lab.engine.withSession(async (s) => {
       const tables = await s.rows<{ name: string }>(
@@ -292,7 +269,7 @@ describe('the engine', () => {
 describe('tokens', () => {
   beforeAll(async () => {
     await open()
-    await fill()
+    await fill(lab)
   })
   afterAll(close)
   it('wait until the answer holds what was written', async () => {
@@ -335,94 +312,5 @@ describe('tokens', () => {
       },
     }
     await refused(lab.openServing({ log, replanMs: 20 }).query({ ...QUERY, atLeast: token }), 'OTHER_LOG')
-  })
-})
-
-describe('caches', () => {
-  beforeAll(async () => {
-    await open()
-    await fill()
-  })
-  afterAll(close)
-  it('give the same answer under the same key, and another one when anything changes', async () => {
-    let reads = 0
-    const { speed } = lab
-    const serving = over({
-      changelog: async (key, offset) => {
-        reads++
-        return speed.changelog(key, offset)
-      },
-    })
-    const first = await serving.answer(QUERY)
-    const again = await serving.answer(QUERY)
-    expect(again.etag).toBe(first.etag)
-    expect(again.answer!.rows).toEqual(first.answer!.rows)
-    expect((await serving.answer(QUERY, {}, { ifNoneMatch: [first.etag] })).answer).toBeNull()
-    expect((await serving.answer(QUERY, { where: { country: 'DE' } })).etag).not.toBe(first.etag)
-    await lab.append(3, 0)
-    await lab.speedUp()
-    const later = await serving.answer(QUERY, {}, { ifNoneMatch: [first.etag] })
-    expect(later.answer!.rows).toEqual([{ sold: 83 }])
-    expect(reads).toBeGreaterThan(0)
-  })
-
-  it('never show one key’s rows to another', async () => {
-    const query: Query = { view: 'takings', dimensions: ['country'], grain: 'all', measures: ['sold'] }
-    const keys = ['DE', 'FR', '東京', "O'Hara", ''].map((country) => ({ where: { country } }))
-    const asked = Array.from({ length: 40 }, (_, i) => keys[i % keys.length]!)
-    const answers = await Promise.all(asked.map((caller) => lab.serving.query(query, caller)))
-    for (const [i, answer] of answers.entries())
-      expect(answer.rows.map((row) => row.country)).toEqual([asked[i]!.where.country])
-    const all = await lab.serving.query(query)
-    expect(all.rows.length).toBe(6)
-    const forced = await refusal(
-      lab.serving.query({ ...QUERY, view: 'shops', grain: undefined }, { where: { country: 'DE' } }),
-    )
-    expect(forced.code).toBe('WEIR_MODEL_QUERY_FORCED')
-    const widened = {
-      ...query,
-      filters: [
-        {
-          or: [
-            { column: 'country', op: 'isNull' as const },
-            { column: 'country', op: '!=' as const, value: 'DE' },
-          ],
-        },
-      ],
-    }
-    expect((await lab.serving.query(widened, { where: { country: 'DE' } })).rows).toEqual([])
-  })
-})
-
-describe('limits', () => {
-  beforeAll(async () => {
-    await open()
-    await fill()
-  })
-  afterAll(close)
-  it('of places and of the queue', async () => {
-    const tight = await openLab({ settings: 'query: { concurrent: 1, cacheBytes: 0 }' })
-    try {
-      await tight.append(30)
-      await tight.speedUp()
-      const asked = await Promise.allSettled(Array.from({ length: 30 }, () => tight.serving.query(QUERY)))
-      const codes = asked.flatMap((a) => (a.status === 'rejected' ? [(a.reason as WeirError).code] : []))
-      expect(new Set(codes)).toEqual(new Set(['WEIR_SERVING_BUSY']))
-      expect(asked.filter((a) => a.status === 'fulfilled').length).toBe(9)
-      expect((await tight.serving.query(QUERY)).rows).toEqual([{ sold: 30 }])
-    } finally {
-      await tight.close()
-    }
-  })
-  it('stop a query whose client went away', async () => {
-    const gone = new AbortController()
-    gone.abort()
-    await refusal(lab.serving.query({ ...QUERY, measures: ['total'] }, {}, { signal: gone.signal }))
-    expect((await lab.serving.query(QUERY)).rows).toEqual([{ sold: 80 }])
-  })
-  it('refuse what nobody knows', async () => {
-    expect((await refusal(lab.serving.query({ view: 'nothing' }))).code).toBe('WEIR_SERVING_NO_VIEW')
-    await lab.serving.close()
-    await refused(lab.serving.query(QUERY), 'CLOSED')
   })
 })

@@ -2,11 +2,13 @@
  * A small Weir for the serving layer: real log, real speed store and workers, real lake, real publications; and the rows that
  * plain DuckDB gives for the events that were appended.
  */
+
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { expect } from 'vitest'
 import { adoptViews } from '../../batch-layer/adopt.ts'
 import { closeArchivers } from '../../batch-layer/archiver.ts'
 import type { BatchContext } from '../../batch-layer/context.ts'
@@ -21,6 +23,7 @@ import { openPublications } from '../../lake/publications.ts'
 import { openLmdbLog } from '../../log/lmdb-log.ts'
 import { compileView } from '../../model/compile/compile.ts'
 import type { Dataset } from '../../model/dataset.ts'
+import { WeirError } from '../../model/errors.ts'
 import type { EventLog } from '../../model/ports/event-log.ts'
 import type { SpeedStore } from '../../model/ports/speed-store.ts'
 import type { Position } from '../../model/position.ts'
@@ -227,4 +230,29 @@ export const openLab = async (
   }
   lab.serving = make()
   return lab
+}
+
+/** The error that a question ends with; an answer fails the test. */
+export const refusal = async (asked: Promise<unknown>): Promise<WeirError> => {
+  const error = await asked.then(
+    (answer) => new Error(`answered: ${JSON.stringify(answer)}`),
+    (e: unknown) => e,
+  )
+  if (!(error instanceof WeirError)) throw error
+  return error
+}
+export const refused = async (asked: Promise<unknown>, code: string): Promise<void> => {
+  const error = await refusal(asked)
+  expect(error.code).toBe(`WEIR_SERVING_${code}`)
+  expect(error.retryable).toBe(true)
+}
+
+/** 80 events: 50 in the batch layer, all in the speed layer. */
+export const fill = async (lab: Lab): Promise<void> => {
+  await lab.append(40, 0)
+  await lab.append(10, 1)
+  await lab.speedUp()
+  await lab.extend()
+  await lab.append(30, 0)
+  await lab.speedUp()
 }
