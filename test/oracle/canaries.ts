@@ -1,5 +1,5 @@
 /**
- * Planted faults. Each is one exact replacement in one source file of a copy of the tree; the oracle, run on the copy, must
+ * Planted faults. Each is one exact replacement in one source file; the oracle, run on the bundle with it, must
  * find a difference. Invariant: a canary whose text is no longer in the source fails loudly, so none of them rots.
  */
 
