@@ -20,6 +20,10 @@ const vendors = {
   commander: ['cli'],
   'cli-progress': ['cli'],
   pino: ['cli', 'http'],
+  kafkajs: ['log'],
+  ioredis: ['speed-layer', 'batch-layer'],
+  bullmq: ['batch-layer'],
+  '@aws-sdk/client-s3': ['lake'],
 }
 module.exports = {
   forbidden: [
