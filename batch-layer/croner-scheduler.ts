@@ -5,8 +5,8 @@
  * Jobs live in memory: after a restart the schedules begin anew, which is harmless, since a job's work is in the stores or nowhere.
  */
 import { Cron } from 'croner'
-import { WeirError } from '../model/errors.ts'
-import type { Job, JobAction, JobRequest, JobRunner, Scheduler } from '../model/ports/scheduler.ts'
+import type { Job, JobRequest, JobRunner, Scheduler } from '../model/ports/scheduler.ts'
+import { cancelled, failureOf, intervalMs, keyOf, kindOf, laneOf, readable, refused, within } from './scheduling.ts'
 
 export type CronerSchedulerOptions = {
   runner: JobRunner
@@ -27,21 +27,6 @@ export type CronerSchedulerOptions = {
 type Entry = { job: Job; request: JobRequest; key: string; abort: AbortController; ended: Promise<void> }
 type Schedule = { stop(): void }
 
-const LONG: readonly JobAction[] = ['recompute', 'verify', 'compact']
-const kindOf = ({ action }: JobRequest): 'long' | 'short' => (LONG.includes(action) ? 'long' : 'short')
-
-const UNIT_MS = { second: 1_000, minute: 60_000, hour: 3_600_000 } as const
-/** Longest delay that a timer takes. */
-const MAX_TIMER_MS = 2_147_483_647
-
-/** `every <n> seconds|minutes|hours` in ms; null for anything else. */
-export const intervalMs = (expression: string): number | null => {
-  const found = /^\s*every\s+(\d{1,9})\s+(second|minute|hour)s?\s*$/i.exec(expression)
-  if (!found) return null
-  const ms = Number(found[1]) * UNIT_MS[found[2]!.toLowerCase() as keyof typeof UNIT_MS]
-  return ms > 0 && ms <= MAX_TIMER_MS ? ms : null
-}
-
 export const openCronerScheduler = (options: CronerSchedulerOptions): Scheduler => {
   const { runner, concurrent = 1, now = Date.now, keep = 500, queue = 1_000, drainMs = 5_000 } = options
   const alarm = options.alarm ?? ((error) => process.emitWarning(String(error), { code: 'WEIR_BATCH_SCHEDULE' }))
@@ -51,8 +36,6 @@ export const openCronerScheduler = (options: CronerSchedulerOptions): Scheduler 
   const running = new Map<string, Entry>()
   let isOpen = true
 
-  const laneOf = (request: JobRequest): string => JSON.stringify([request.view, request.action])
-  const keyOf = (request: JobRequest): string => JSON.stringify([request.view, request.action, request.options ?? {}])
   const time = (): string => new Date(now()).toISOString()
 
   const forget = (): void => {
@@ -66,14 +49,9 @@ export const openCronerScheduler = (options: CronerSchedulerOptions): Scheduler 
   }
 
   const fail = (job: Job, error: unknown): void => {
-    const known = error instanceof WeirError ? error : null
     job.state = 'failed'
     job.finishedAt = time()
-    job.error = {
-      code: known?.code ?? 'WEIR_BATCH_JOB',
-      message: error instanceof Error ? error.message : String(error),
-      ...(known?.next === undefined ? {} : { next: known.next }),
-    }
+    job.error = failureOf(error)
   }
 
   const start = (entry: Entry): void => {
@@ -195,19 +173,6 @@ export const openCronerScheduler = (options: CronerSchedulerOptions): Scheduler 
   }
 }
 
-/** Whether the work ended within the time. */
-const within = async (work: Promise<unknown>, ms: number): Promise<boolean> => {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<boolean>((resolve) => {
-    timer = setTimeout(() => resolve(false), ms)
-  })
-  try {
-    return await Promise.race([work.then(() => true), late])
-  } finally {
-    clearTimeout(timer)
-  }
-}
-
 /** Intervals go by a timer, which no jump of the wall clock moves; cron expressions by croner, in their zone. */
 const makeSchedule = (
   name: string,
@@ -222,31 +187,9 @@ const makeSchedule = (
     timer.unref()
     return { stop: () => clearInterval(timer) }
   }
-  try {
+  return readable(name, expression, timeZone, () => {
     const cron = new Cron(expression, { timezone: timeZone, unref: true, protect: true, catch: alarm }, run)
     if (cron.nextRun() === null) throw new Error('it never comes')
     return { stop: () => cron.stop() }
-  } catch (cause) {
-    throw new WeirError({
-      code: 'WEIR_BATCH_EXPRESSION',
-      message: `The schedule of ${name} cannot be read: ${expression} (${String(cause)})`,
-      expected: 'a cron expression such as "15 3 * * *", or "every <n> seconds|minutes|hours"; an IANA time zone',
-      got: `${expression} in ${timeZone}`,
-      next: 'correct it in weir.yaml, or set it to off',
-      cause,
-    })
-  }
-}
-
-const cancelled = (cause?: unknown): WeirError =>
-  new WeirError({
-    code: 'WEIR_BATCH_CANCELLED',
-    message: 'The job was cancelled.',
-    expected: 'a job that runs to its end',
-    next: 'submit it again; nothing half-done is visible',
-    retryable: true,
-    cause,
   })
-
-const refused = (message: string, next: string): WeirError =>
-  new WeirError({ code: 'WEIR_BATCH_BUSY', message, expected: 'room for another job', next, retryable: true })
+}
