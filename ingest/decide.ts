@@ -9,13 +9,12 @@ import type { NewRecord } from '../model/ports/event-log.ts'
 import type { Framed } from './lines.ts'
 import type { Rejection } from './outcome.ts'
 import { partitionColumns, partitionSql } from './partition.ts'
-import { type Chunk, type RecordLimits, recordsByPartition, recordsOfChunks } from './records.ts'
+import { type Chunk, type RecordLimits, type RequestKey, recordsByPartition, recordsOfChunks } from './records.ts'
 
 export type Asked = {
   framed: Framed
   chunks: Chunk[]
-  /** Idempotency key of the client, or a fresh one. */
-  key: string
+  key: RequestKey
   /** Where events without key and id go. */
   turn: number
 }

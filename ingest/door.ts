@@ -134,7 +134,10 @@ export const openDoor = async (options: DoorOptions): Promise<Door> => {
         framed,
         chunks: cutChunks(framed.bytes, framed.ends, settings),
         // 'k' and 'f' keep a client's key from ever meeting a fresh one.
-        key: idempotencyKey === undefined ? `f${FRESH}/${fresh++}` : `k${idempotencyKey}`,
+        key:
+          idempotencyKey === undefined
+            ? { text: `f${FRESH}/${fresh++}`, unique: true }
+            : { text: `k${idempotencyKey}`, unique: false },
         turn:
           idempotencyKey === undefined ? turn++ % found.partitions : partitionOfText(idempotencyKey, found.partitions),
       }

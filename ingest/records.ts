@@ -27,9 +27,24 @@ export const cutChunks = (bytes: Buffer, ends: Uint32Array, limits: RecordLimits
   return chunks
 }
 
-/** 32 hex digits of SHA-256 over dataset, partition, key, chunk number and bytes, NUL between them. */
-export const recordIdOf = (dataset: string, partition: number, key: string, chunk: number, bytes: Uint8Array): string =>
-  createHash('sha256').update(`${dataset}\0${partition}\0${key}\0${chunk}\0`).update(bytes).digest('hex').slice(0, 32)
+/**
+ * What names a request: the client's Idempotency-Key, or one that was never used before. `unique`: no other request has it,
+ * so the bytes need not be hashed to tell two records apart.
+ */
+export type RequestKey = { text: string; unique: boolean }
+
+/** 32 hex digits of SHA-256 over dataset, partition, key, chunk number and, unless the key is unique, bytes; NUL between them. */
+export const recordIdOf = (
+  dataset: string,
+  partition: number,
+  key: RequestKey,
+  chunk: number,
+  bytes: Uint8Array,
+): string => {
+  const hash = createHash('sha256').update(`${dataset}\0${partition}\0${key.text}\0${chunk}\0`)
+  if (!key.unique) hash.update(bytes)
+  return hash.digest('hex').slice(0, 32)
+}
 
 /** A chunk without some of its lines (their numbers inside the chunk, ascending, without repeats). */
 export const withoutLines = (chunk: Chunk, ends: Uint32Array, dead: number[]): { bytes: Buffer; events: number } => {
@@ -49,7 +64,7 @@ export const withoutLines = (chunk: Chunk, ends: Uint32Array, dead: number[]): {
 export const recordsOfChunks = (
   dataset: string,
   partition: number,
-  key: string,
+  key: RequestKey,
   chunks: Chunk[],
   ends: Uint32Array,
   dead: ReadonlyMap<number, number[]>,
@@ -66,7 +81,7 @@ export const recordsOfChunks = (
  */
 export const recordsByPartition = (
   dataset: string,
-  key: string,
+  key: RequestKey,
   bytes: Buffer,
   ends: Uint32Array,
   partitionOf: Int32Array,

@@ -22,14 +22,14 @@ export type Block = { before: Position; count: number; bytes: Buffer; dataAt: nu
 
 /**
  * Fingerprint of an append: 16 hex digits of SHA-256 over the fingerprint before (the log id at genesis), the record's
- * id, its append time and its bytes. Chained, so equal bytes appended again have another one.
+ * id, its append time, and the number of its events and bytes. What the bytes say is the record id's business: hashing
+ * them a second time took a tenth of ingest's CPU. Chained, so equal bytes appended again have another one.
  */
 export const fingerprintOf = (before: Position, record: NewRecord, appendTimeMs: number): string =>
   createHash('sha256')
     .update(before.fingerprint === '' ? before.logId : before.fingerprint)
     .update(record.recordId)
-    .update(`/${appendTimeMs}/${record.events}/`)
-    .update(record.bytes)
+    .update(`/${appendTimeMs}/${record.events}/${record.bytes.byteLength}`)
     .digest('hex')
     .slice(0, 16)
 

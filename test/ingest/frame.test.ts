@@ -5,9 +5,10 @@ import { describe, expect, test } from 'vitest'
 import { newBudget, readBody } from '../../ingest/body.ts'
 import { frame } from '../../ingest/frame.ts'
 import { depthOf, type Framed, type FrameLimits, frameLines } from '../../ingest/lines.ts'
-import { cutChunks, recordsByPartition, recordsOfChunks } from '../../ingest/records.ts'
+import { cutChunks, recordIdOf, recordsByPartition, recordsOfChunks } from '../../ingest/records.ts'
 
 const LIMITS: FrameLimits = { lineBytes: 1 << 20, depth: 64, eventsPerRequest: 100_000 }
+const KEY = { text: 'k', unique: false }
 const body = (text: string): Buffer => Buffer.from(`${text}\n`)
 const linesOf = (framed: Framed): string[] => {
   let from = 0
@@ -263,6 +264,15 @@ describe('depth', () => {
 })
 
 describe('records', () => {
+  test('under one key of a client, other bytes are another record; a key that no other request has is enough alone', () => {
+    const id = (text: string, unique: boolean, bytes: string) =>
+      recordIdOf('d', 0, { text, unique }, 0, Buffer.from(bytes))
+    expect(id('k', false, 'a')).toBe(id('k', false, 'a'))
+    expect(id('k', false, 'a')).not.toBe(id('k', false, 'b'))
+    expect(id('f1', true, 'a')).toBe(id('f1', true, 'b'))
+    expect(id('f1', true, 'a')).not.toBe(id('f2', true, 'a'))
+  })
+
   const limits = { recordBytes: 60, recordEvents: 4 }
   test('chunks join to the body; dead lines and partitions take out exactly their lines', () => {
     fc.assert(
@@ -286,12 +296,12 @@ describe('records', () => {
             if (own.length > 0) dead.set(number, own)
           })
           const alive = lines.filter((_, i) => made[i]!.p >= 0).join('')
-          const records = recordsOfChunks('d', 0, 'k', chunks, framed.ends, dead)
+          const records = recordsOfChunks('d', 0, KEY, chunks, framed.ends, dead)
           expect(Buffer.concat(records.map((r) => r.bytes)).toString()).toBe(alive)
           for (const r of records) expect(r.events).toBe(Buffer.from(r.bytes).toString().split('\n').length - 1)
           const parts = recordsByPartition(
             'd',
-            'k',
+            KEY,
             framed.bytes,
             framed.ends,
             Int32Array.from(made, (m) => m.p),
