@@ -4,5 +4,6 @@ import { schedulerContract } from './scheduler.ts'
 
 schedulerContract('croner', async () => ({
   open: async (options) => openCronerScheduler(options),
+  jobsAreKept: false,
   remove: async () => undefined,
 }))

@@ -1,0 +1,56 @@
+/** BullMQ for tests: the servers of the environment, and a prefix per test that is removed afterwards. */
+import type { Cluster, Redis } from 'ioredis'
+import { type BullMqConnection, connect, type Node } from '../../batch-layer/bullmq-connection.ts'
+import { service } from '../support/services.ts'
+
+export const nodesOf = (list: string): Node[] =>
+  list.split(',').map((address) => {
+    const [host, port] = address.split(':')
+    return { host: host!, port: Number(port) }
+  })
+
+export const SERVERS: { name: string; connection: BullMqConnection | null }[] = [
+  { name: 'single Redis', connection: one('REDIS_URL', (url) => ({ url })) },
+  { name: 'Redis Cluster', connection: one('REDIS_CLUSTER', (list) => ({ cluster: nodesOf(list) })) },
+]
+
+function one(name: 'REDIS_URL' | 'REDIS_CLUSTER', of: (value: string) => BullMqConnection): BullMqConnection | null {
+  const value = service(name)
+  return value === null ? null : of(value)
+}
+
+export const newPrefix = (): string => `{weir-test-${crypto.randomUUID().slice(0, 8)}}`
+
+/** Removes all keys that begin with a prefix. */
+export const removeKeys = async (connection: BullMqConnection, prefix: string): Promise<void> => {
+  const client = await connect(connection, 'calls', () => undefined)
+  try {
+    const masters: Redis[] = 'nodes' in client ? (client as Cluster).nodes('master') : [client as Redis]
+    for (const node of masters) {
+      let cursor = '0'
+      do {
+        const [next, keys] = await node.scan(cursor, 'MATCH', `${prefix}:*`, 'COUNT', 1_000)
+        cursor = next
+        // By the client, which knows where a key lies now.
+        if (keys.length > 0) await client.del(...keys)
+      } while (cursor !== '0')
+    }
+  } finally {
+    client.disconnect()
+  }
+}
+
+const DEADLINE_MS = 20_000
+/** Looks until the condition holds; fails at the deadline. */
+export const until = async <T>(
+  look: () => Promise<T | null | undefined | false>,
+  what = 'the condition',
+): Promise<T> => {
+  const deadline = performance.now() + DEADLINE_MS
+  for (;;) {
+    const found = await look()
+    if (found) return found
+    if (performance.now() > deadline) throw new Error(`${what} did not come to hold`)
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}
