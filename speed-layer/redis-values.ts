@@ -1,0 +1,75 @@
+/**
+ * Keys and stored values of the Redis speed store. Header and changelog entries are those of the LMDB store (format, checksum,
+ * JSON); blocks are deflated, since their text is repetitive and Redis writes each block whole to its append-only file.
+ * Invariant: all keys of one (dataset, partition) have one hash tag; what decodes is what was written, damage reads as missing.
+ */
+import { promisify } from 'node:util'
+import { constants, deflateRaw, inflateRaw } from 'node:zlib'
+import type { Block, Header, StoreKey } from '../model/ports/speed-store.ts'
+import type { Position } from '../model/position.ts'
+import { decodeBlock, encodeBlock, type Key } from './lmdb-values.ts'
+import { epochName } from './store-rules.ts'
+
+export type RedisKeys = {
+  header: string
+  index: string
+  changelog: string
+  /** Start of the names of all hashes of one version. */
+  version(version: string): string
+  /** Hash of an epoch's blocks. */
+  epoch(version: string, from: Position): string
+}
+
+/** `prefix:{dataset/partition}:h | e | c | b:version:epoch` */
+export const redisKeys = (prefix: string, k: StoreKey): RedisKeys => {
+  const base = `${prefix}:{${k.dataset}/${k.partition}}:`
+  const version = (name: string): string => `${base}b:${name}:`
+  return {
+    header: `${base}h`,
+    index: `${base}e`,
+    changelog: `${base}c`,
+    version,
+    epoch: (name, from) => version(name) + epochName(from),
+  }
+}
+
+/** What the checksums of header and changelog entries stand for, beside the bytes. */
+export const headerName = (k: StoreKey): Key => ['h', k.dataset, k.partition]
+export const changeName = (k: StoreKey): Key => ['c', k.dataset, k.partition]
+
+/** Hashes of epochs that must be there, since the header says that they have blocks. */
+export const neededHashes = (keys: RedisKeys, header: Header | null): string[] =>
+  Object.entries(header?.views ?? {}).flatMap(([version, view]) =>
+    view.epochs.filter((e) => e.blocks > 0).map((e) => keys.epoch(version, e.from)),
+  )
+
+/** Those and the ones that are to be swept. */
+export const namedHashes = (keys: RedisKeys, header: Header | null): string[] => [
+  ...neededHashes(keys, header),
+  ...Object.entries(header?.views ?? {}).flatMap(([version, view]) => view.retiring.map((e) => keys.epoch(version, e))),
+]
+
+const DEFLATED = 2
+/** Below this many bytes there is nothing to gain. */
+const SMALL = 256
+/** Greatest block that is inflated: far above what blocks are filled to, far below what a process can hold. */
+const MOST_BYTES = 1024 * 1024 * 1024
+const deflate = promisify<Uint8Array, { level: number }, Buffer>(deflateRaw)
+const inflate = promisify<Uint8Array, { maxOutputLength: number }, Buffer>(inflateRaw)
+
+/** Format byte (1 plain, 2 deflated), the block's own hash (16 bytes), its bytes. */
+export const encodeRedisBlock = async (block: Block): Promise<Buffer> => {
+  if (block.bytes.byteLength < SMALL) return encodeBlock(block)
+  const bytes = await deflate(block.bytes, { level: constants.Z_BEST_SPEED })
+  const value = encodeBlock({ ...block, bytes })
+  value[0] = DEFLATED
+  return value
+}
+
+/** Null for anything but a whole block: readers compare the hash with the bytes (rule 16). */
+export const decodeRedisBlock = async (id: string, value: Buffer): Promise<Block | null> => {
+  if (value[0] !== DEFLATED) return decodeBlock(id, value)
+  if (value.byteLength < 17) return null
+  const bytes = await inflate(value.subarray(17), { maxOutputLength: MOST_BYTES }).catch(() => null)
+  return bytes === null ? null : { id, hash: value.toString('hex', 1, 17), bytes }
+}
