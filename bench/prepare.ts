@@ -25,7 +25,7 @@ export const START_MS = Date.UTC(2025, 0, 6)
 /** Event time goes at a rate of 20,000 events per second. */
 export const streamOf = (events: number): EventOptions => ({ events, startMs: START_MS, stepMs: 1 / 20 })
 export const yearOf = (events: number): EventOptions => ({
-  events: Math.floor((events / 365) * 364),
+  events: 2 * Math.floor((events * 364) / 730),
   startMs: START_MS,
   stepMs: (365 * DAY_MS) / events,
 })

@@ -1,4 +1,7 @@
-/** Extend by one day of a year, against a recompute of the year. Everything is archived before: both read the lake alone. */
+/**
+ * Extend by one day of a year, against a recompute of the year. Everything is archived before: both read the lake alone, and
+ * both in a process that has extended before, as a server that is up has.
+ */
 import { extend as extendView } from '../../batch-layer/extend.ts'
 import { recompute } from '../../batch-layer/recompute.ts'
 import { type Case, type Env, figuresOf, type Measured, median, type Row } from '../harness/case.ts'
@@ -8,10 +11,14 @@ import { drain, openWorld } from '../world.ts'
 
 const VIEW = 'by_hour_country'
 
-const open = (env: Env) => openWorld({ project: 'year', data: paths(env.shared, env.sharedMemory).year })
+type World = Awaited<ReturnType<typeof openWorld>>
+type Worker = Awaited<ReturnType<World['worker']>>
+
+const open = (env: Env): Promise<World> =>
+  openWorld({ project: 'year', data: paths(env.shared, env.sharedMemory).year })
 
 /** Events of the published cells: what must equal the events archived. */
-const check = async (world: Awaited<ReturnType<typeof open>>): Promise<void> => {
+const check = async (world: World): Promise<void> => {
   const view = world.view(VIEW)
   const current = await world.ctx.publications.current(view.name, view.version)
   if (current === null || current === 'dropped') throw new Error('nothing is published')
@@ -24,29 +31,45 @@ const check = async (world: Awaited<ReturnType<typeof open>>): Promise<void> => 
   if (Number(row!.n) !== counted.counted) throw new Error(`${row!.n} events are published of ${counted.counted}`)
 }
 
+/** Events that a process extends by before anything is measured. */
+const WARM = 200
+
+/** Appends the events that follow all those of the runs before, and archives them. */
+const grow = async (world: World, env: Env, worker: Worker, from: number, count: number): Promise<void> => {
+  const { events, startMs, stepMs } = yearOf(env.sizes.year)
+  const first = events + from
+  await appendEvents(world.ctx.log, { events: count, first, startMs: startMs + first * stepMs, stepMs, late: 0 })
+  await drain(world, worker)
+  await archiveAll(world)
+}
+
+const extended = async (world: World): Promise<{ cpuS: number; wallS: number }> => {
+  const { value, cpuS, wallS } = await measured(() => extendView(world.ctx, world.view(VIEW)))
+  if (value.outcome !== 'published' || (value.verified?.differing ?? 0) > 0)
+    throw new Error(`${value.outcome} ${value.reasons.join('; ')}`)
+  return { cpuS, wallS }
+}
+
+/** An opened world in which an extend has run. */
+const warm = async (world: World, env: Env, at: number): Promise<Worker> => {
+  await world.adopt()
+  const worker = await world.worker()
+  await drain(world, worker)
+  await grow(world, env, worker, at, WARM)
+  await extended(world)
+  return worker
+}
+
 const day = async (env: Env): Promise<Measured> => {
   const world = await open(env)
   try {
-    await world.adopt()
-    const worker = await world.worker()
-    await drain(world, worker)
-    const { events, startMs, stepMs } = yearOf(env.sizes.year)
     const fresh = Math.floor(env.sizes.year / 365 / 2) * 2
-    await appendEvents(world.ctx.log, {
-      events: fresh,
-      first: events + env.run * fresh,
-      startMs: startMs + (events + env.run * fresh) * stepMs,
-      stepMs,
-      late: 0,
-    })
-    await drain(world, worker)
-    await archiveAll(world)
-    const view = world.view(VIEW)
-    const { value, cpuS, wallS } = await measured(() => extendView(world.ctx, view))
-    if (value.outcome !== 'published' || (value.verified?.differing ?? 0) > 0)
-      throw new Error(`${value.outcome} ${value.reasons.join('; ')}`)
+    const before = env.run * (fresh + 2 * WARM)
+    const worker = await warm(world, env, before + WARM)
+    await grow(world, env, worker, before + 2 * WARM, fresh)
+    const figures = await extended(world)
     await check(world)
-    return { figures: { events: fresh, cpuS, wallS } }
+    return { figures: { events: fresh, ...figures } }
   } finally {
     await world.close()
   }
@@ -55,7 +78,7 @@ const day = async (env: Env): Promise<Measured> => {
 const year = async (env: Env): Promise<Measured> => {
   const world = await open(env)
   try {
-    await world.adopt()
+    await warm(world, env, env.run * (Math.floor(env.sizes.year / 365 / 2) * 2 + 2 * WARM))
     const { value, cpuS, wallS } = await measured(() => recompute(world.ctx, world.view(VIEW)))
     if (value.outcome !== 'published' || value.differing > 0)
       throw new Error(`${value.outcome}, ${value.differing} differ`)
