@@ -36,13 +36,14 @@ export const objectStoreContract = (name: string, make: () => Promise<ObjectStor
       expect(await store.get('a/b.json/deeper')).toBeNull()
     })
 
-    it('has one winner among 8 racing writers, each round', async () => {
+    it('has one winner among 8 racing writers in each of 200 rounds', async () => {
       const handles = await Promise.all(Array.from({ length: 8 }, () => fixture.open()))
-      for (let round = 0; round < 20; round++) {
+      for (let round = 0; round < 200; round++) {
         const key = `race/${round}.json`
         const outcomes = await Promise.all(handles.map((h, i) => h.putIfAbsent(key, bytes(`writer ${i}`))))
         const winners = outcomes.flatMap((o, i) => (o === 'written' ? [i] : []))
         expect(winners).toHaveLength(1)
+        expect(outcomes.filter((o) => o === 'exists')).toHaveLength(7)
         expect(text(await store.get(key))).toBe(`writer ${winners[0]}`)
       }
       await Promise.all(handles.map((h) => h.close()))
