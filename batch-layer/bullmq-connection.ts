@@ -3,17 +3,24 @@
  * profile pays nothing for them. Invariant: every key begins with one hash tag, so that BullMQ's scripts run in a Cluster too; secrets
  * never come into an error.
  */
+import type { ConnectionOptions } from 'node:tls'
 import type { Queue } from 'bullmq'
-import type { Cluster, ClusterOptions, Redis, RedisOptions } from 'ioredis'
+import type { Cluster, Redis, RedisOptions } from 'ioredis'
 import { WeirError } from '../model/errors.ts'
 
-export type Node = { host: string; port: number }
-/** Passwords and TLS of the servers themselves. `tls: {}` asks for TLS with the system's roots. */
-export type RedisAccess = { username?: string; password?: string; tls?: RedisOptions['tls'] }
-export type BullMqConnection =
-  | ({ url: string } & RedisAccess)
-  | ({ cluster: Node[] } & RedisAccess)
-  | ({ sentinels: Node[]; master: string; sentinelPassword?: string; db?: number } & RedisAccess)
+/** As the options of the Redis speed store: one block of settings serves both. Exactly one of url, cluster, sentinel. */
+export type BullMqConnection = {
+  /** One server: `redis://[user:password@]host:port[/db]`, `rediss://` with TLS. */
+  url?: string
+  /** Some nodes of a Cluster, as `host:port`; it tells the others. */
+  cluster?: string[]
+  /** Sentinels as `host:port`, and the name of the master that they watch. */
+  sentinel?: { nodes: string[]; name: string; username?: string; password?: string; tls?: ConnectionOptions }
+  username?: string
+  password?: string
+  db?: number
+  tls?: ConnectionOptions
+}
 
 export type RedisClient = Redis | Cluster
 export const DEFAULT_PREFIX = '{weir}'
@@ -34,15 +41,16 @@ export const checkedPrefix = (prefix: string): string => {
   })
 }
 
-const addressOf = (connection: BullMqConnection): string => {
-  if ('cluster' in connection) return connection.cluster.map((n) => `${n.host}:${n.port}`).join(', ')
-  if ('sentinels' in connection)
-    return `${connection.master} by ${connection.sentinels.map((n) => `${n.host}:${n.port}`).join(', ')}`
-  try {
-    return new URL(connection.url).host
-  } catch {
-    return 'an address that is no URL'
-  }
+/** Where the servers are, without secrets. */
+const addressOf = ({ url, cluster, sentinel }: BullMqConnection): string => {
+  if (cluster !== undefined) return cluster.join(', ')
+  if (sentinel !== undefined) return `${sentinel.name} of ${sentinel.nodes.join(', ')}`
+  return url !== undefined && URL.canParse(url) ? new URL(url).host : 'an address that is no URL'
+}
+
+const nodeOf = (address: string): { host: string; port: number } => {
+  const { hostname, port } = new URL(`redis://${address}`)
+  return { host: hostname.replace(/^\[|\]$/g, ''), port: Number(port || 6379) }
 }
 
 export const unreachable = (connection: BullMqConnection, cause: unknown): WeirError =>
@@ -69,6 +77,10 @@ export const asked = async <T>(connection: BullMqConnection, work: () => Promise
 const CALL_MS = 10_000
 const RETRY_MS = 2_000
 
+/** What is given; ioredis takes an undefined option for a value. */
+const given = <T extends object>(options: T): Partial<T> =>
+  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Partial<T>
+
 export type ClientKind = 'calls' | 'worker'
 
 /**
@@ -81,33 +93,24 @@ export const connect = async (
   onError: (error: unknown) => void,
 ): Promise<RedisClient> => {
   const { Cluster, Redis } = await import('ioredis')
-  const { username, password, tls } = connection
+  const { url, cluster, sentinel, username, password, db, tls } = connection
   const common: RedisOptions = {
-    ...(username === undefined ? {} : { username }),
-    ...(password === undefined ? {} : { password }),
-    ...(tls === undefined ? {} : { tls }),
+    ...given({ username, password, tls }),
     maxRetriesPerRequest: kind === 'worker' ? null : 3,
     ...(kind === 'worker' ? {} : { commandTimeout: CALL_MS }),
     connectTimeout: CALL_MS,
-    retryStrategy: (times) => Math.min(50 * 2 ** Math.min(times, 6), RETRY_MS),
-    lazyConnect: true,
   }
+  const again = (times: number): number => Math.min(50 * 2 ** Math.min(times, 6), RETRY_MS)
+  const alone = { ...common, ...given({ db }), retryStrategy: again, lazyConnect: true }
   let client: RedisClient
-  if ('cluster' in connection) {
-    const { lazyConnect: _, retryStrategy, ...redisOptions } = common
-    const options: ClusterOptions = { lazyConnect: true, redisOptions }
-    if (retryStrategy) options.clusterRetryStrategy = (times) => Number(retryStrategy(times))
-    client = new Cluster(connection.cluster, options)
-  } else if ('sentinels' in connection) {
-    const { sentinels, master: name, sentinelPassword, db } = connection
-    client = new Redis({
-      ...common,
-      sentinels,
-      name,
-      ...(sentinelPassword === undefined ? {} : { sentinelPassword }),
-      ...(db === undefined ? {} : { db }),
-    })
-  } else client = new Redis(connection.url, common)
+  if (cluster !== undefined)
+    client = new Cluster(cluster.map(nodeOf), { clusterRetryStrategy: again, lazyConnect: true, redisOptions: common })
+  else if (sentinel !== undefined) {
+    const { nodes, name, username: sentinelUsername, password: sentinelPassword, tls: sentinelTLS } = sentinel
+    const access = given({ sentinelUsername, sentinelPassword, sentinelTLS })
+    const secure = { enableTLSForSentinelMode: tls !== undefined }
+    client = new Redis({ ...alone, ...access, ...secure, sentinels: nodes.map(nodeOf), name })
+  } else client = new Redis(url ?? '', alone)
   let lately: unknown
   client.on('error', (error) => {
     lately = error

@@ -1,17 +1,11 @@
 /** BullMQ for tests: the servers of the environment, and a prefix per test that is removed afterwards. */
 import type { Cluster, Redis } from 'ioredis'
-import { type BullMqConnection, connect, type Node } from '../../batch-layer/bullmq-connection.ts'
+import { type BullMqConnection, connect } from '../../batch-layer/bullmq-connection.ts'
 import { service } from '../support/services.ts'
-
-export const nodesOf = (list: string): Node[] =>
-  list.split(',').map((address) => {
-    const [host, port] = address.split(':')
-    return { host: host!, port: Number(port) }
-  })
 
 export const SERVERS: { name: string; connection: BullMqConnection | null }[] = [
   { name: 'single Redis', connection: one('REDIS_URL', (url) => ({ url })) },
-  { name: 'Redis Cluster', connection: one('REDIS_CLUSTER', (list) => ({ cluster: nodesOf(list) })) },
+  { name: 'Redis Cluster', connection: one('REDIS_CLUSTER', (list) => ({ cluster: list.split(',') })) },
 ]
 
 function one(name: 'REDIS_URL' | 'REDIS_CLUSTER', of: (value: string) => BullMqConnection): BullMqConnection | null {
