@@ -17,12 +17,17 @@ const HOUR_MS = 3_600_000
 
 const money = (value: number): string => value.toFixed(2)
 
+/** Events that the log has taken in since its beginning, over all starts. */
+const eventsIn = async ({ ports, project }: Weir): Promise<number> => {
+  const partitions = await Promise.all(
+    project.datasets.map(async ({ name }) => (await ports.log.partitions(name)).map((p) => ports.log.range(name, p))),
+  )
+  const ranges = await Promise.all(partitions.flat())
+  return ranges.reduce((sum, { events = 0 }) => sum + events, 0)
+}
+
 /** The line of this second; null while there is no answer yet. */
-export const demoLine = async (
-  weir: Weir,
-  client: ReturnType<typeof openClient>,
-  accepted: number,
-): Promise<string | null> => {
+export const demoLine = async (weir: Weir, client: ReturnType<typeof openClient>): Promise<string | null> => {
   const from = new Date(Math.floor(Date.now() / HOUR_MS) * HOUR_MS).toISOString()
   const to = new Date(Date.parse(from) + HOUR_MS).toISOString()
   const answer = await client.json<Answer>('POST', '/v1/query', {
@@ -38,7 +43,7 @@ export const demoLine = async (
   const batch = await batchShare(weir.ports, view, 'revenue', answer, from)
   const split = batch === null ? '' : ` = ${money(batch)} batch + ${money(revenue - batch)} speed`
   const drift = weir.project.views.reduce((sum, v) => sum + (weir.drift.of(v.name) ?? 0), 0)
-  return `${accepted} events in · revenue this hour ${money(revenue)}${split} · lag ${Math.round(answer.timing?.lagMs ?? 0)} ms · drift ${drift} · ${weir.url}`
+  return `${await eventsIn(weir)} events in · revenue this hour ${money(revenue)}${split} · lag ${Math.round(answer.timing?.lagMs ?? 0)} ms · drift ${drift} · ${weir.url}`
 }
 
 /** Runs until the signal; every second one line. */
@@ -57,7 +62,7 @@ export const runDemo = async (weir: Weir, rate: number, signal: AbortSignal): Pr
       await wait(restMs, undefined, { signal }).catch(() => undefined)
       if (signal.aborted) break
       try {
-        const line = await demoLine(weir, client, load.accepted())
+        const line = await demoLine(weir, client)
         if (line !== null) out(line)
       } catch (error) {
         complain(error)

@@ -30,6 +30,8 @@ export type WeirOptions = {
   port?: number
   /** With a busy port: take a free one instead of failing. Told which one was busy. */
   onBusyPort?: (port: number) => void
+  /** Ends the opening between two of its steps: it then throws WEIR_CLI_STOPPED. */
+  signal?: AbortSignal
   /** Shards of a recompute in this process instead of children. */
   inProcessWorkers?: boolean
 }

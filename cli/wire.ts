@@ -4,6 +4,7 @@
  * one process each.
  */
 import { resolve } from 'node:path'
+import { WeirError } from '../model/errors.ts'
 import type { Project } from '../model/project.ts'
 import { type Alarms, openAlarms } from './alarms.ts'
 import { type BatchRuntime, startBatch } from './batch-runtime.ts'
@@ -34,20 +35,29 @@ export type Weir = {
 /** How soon a process sees what another one registered, published or activated. */
 const VERSIONS_MS = 1_000
 
-/** Opens a Weir and lets it run. Throws WEIR_CLI_LOCKED, WEIR_CLI_DATASET_CHANGED, WEIR_HTTP_OPEN_BINDING, and what the ports throw. */
+/**
+ * Opens a Weir and lets it run. Throws WEIR_CLI_LOCKED, WEIR_CLI_DATASET_CHANGED, WEIR_HTTP_OPEN_BINDING, WEIR_CLI_STOPPED, and what
+ * the ports throw; then nothing of it is open.
+ */
 export const openWeir = async (options: WeirOptions): Promise<Weir> => {
   const { project, roles, logger } = options
   const closers = openClosers(logger)
   const alarms = openAlarms(logger)
   const drift = openDrift()
+  const going = (): void => {
+    if (options.signal?.aborted) throw stoppedEarly()
+  }
   try {
     const lock = await lockRoles(resolve(options.dataDir), roles)
     closers.add(lock.release)
     for (const dataset of project.datasets) await guardDataset(resolve(options.dataDir), dataset)
+    going()
     const ports = await openPorts(options, closers)
+    going()
     const shared = { options, ports, alarms, drift, closers }
     const batch = roles.includes('batch') ? await startBatch(shared) : null
     await ports.versions.refresh()
+    going()
     const refreshing = startLoop({
       name: 'versions',
       alarms,
@@ -58,6 +68,7 @@ export const openWeir = async (options: WeirOptions): Promise<Weir> => {
     })
     closers.add(refreshing.stop)
     const speed = roles.includes('speed') ? await startSpeed(shared) : null
+    going()
     const http = await startServing({ ...shared, batch, speed })
     await lock.setUrl(http.url)
     logger.info({ url: http.url, roles, dataDir: ports.dataDir }, `serving ${roles.join(', ')} at ${http.url}`)
@@ -80,6 +91,14 @@ export const openWeir = async (options: WeirOptions): Promise<Weir> => {
     throw error
   }
 }
+
+const stoppedEarly = (): WeirError =>
+  new WeirError({
+    code: 'WEIR_CLI_STOPPED',
+    message: 'It was told to stop before it had started.',
+    expected: 'a start that is left alone until it serves',
+    next: 'start it again: nothing is lost',
+  })
 
 const withDeadline = async (work: Promise<void>, ms: number): Promise<Stopped> => {
   let timer: NodeJS.Timeout | undefined

@@ -44,7 +44,7 @@ export const SettingsSchema = Type.Object(
     server: group({
       host: Type.String({ default: '127.0.0.1', description: 'address to bind; not loopback only with API keys' }),
       port: integer(8080, 0, 65535, 'TCP port; 0 takes a free one'),
-      stopMs: integer(5_000, 100, 60_000, 'deadline of a graceful stop in ms'),
+      stopMs: integer(4_000, 100, 60_000, 'deadline of a graceful stop in ms, from the signal on'),
     }),
     log: group({
       partitions: integer(1, 1, 64, 'partitions of a new dataset that does not say'),

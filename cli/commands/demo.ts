@@ -7,9 +7,10 @@ import { stopSignal, wholeNumber } from '../context.ts'
 import { quietLogger } from '../logger.ts'
 import { Exit, note, out, outJson } from '../output.ts'
 import { examplesFolder } from '../package.ts'
+import type { WeirOptions } from '../ports.ts'
 import { loadProject } from '../project-files.ts'
 import { ROLES } from '../roles.ts'
-import { stopWeir } from './start.ts'
+import { runUntilStopped } from './start.ts'
 
 type DemoOptions = { once?: boolean; port: number; rate: number; data?: string; json?: boolean; seconds?: number }
 
@@ -45,10 +46,10 @@ const once = async (options: DemoOptions): Promise<void> => {
 
 const forever = async (options: DemoOptions): Promise<void> => {
   const signal = stopSignal()
-  const { openWeir } = await import('../wire.ts')
+  out('weir: starting the shop example …')
   const { runDemo } = await import('../demo.ts')
   const project = await loadProject(join(examplesFolder, 'shop'))
-  const weir = await openWeir({
+  const weirOptions: WeirOptions = {
     project,
     dataDir: resolve(options.data ?? '.weir'),
     roles: ROLES,
@@ -56,17 +57,20 @@ const forever = async (options: DemoOptions): Promise<void> => {
     host: '127.0.0.1',
     port: options.port,
     onBusyPort: (port) => note(`Port ${port} is taken; using a free one.`),
+  }
+  let ran = false
+  await runUntilStopped(weirOptions, signal, async (weir) => {
+    ran = true
+    out(
+      `weir ${weir.url} · the shop example, ${options.rate} events a second · data in ${weir.ports.dataDir} · Ctrl-C stops`,
+    )
+    const timer =
+      options.seconds === undefined ? undefined : setTimeout(() => process.emit('SIGINT'), options.seconds * 1_000)
+    await runDemo(weir, options.rate, signal)
+    clearTimeout(timer)
+    out('draining …')
   })
-  out(
-    `weir ${weir.url} · the shop example, ${options.rate} events a second · data in ${weir.ports.dataDir} · Ctrl-C stops`,
-  )
-  const timer =
-    options.seconds === undefined ? undefined : setTimeout(() => process.emit('SIGINT'), options.seconds * 1_000)
-  await runDemo(weir, options.rate, signal)
-  clearTimeout(timer)
-  out('draining …')
-  await stopWeir(weir)
-  out('stopped; the next start goes on from here')
+  if (ran) out('stopped; the next start goes on from here')
 }
 
 export const demoCommand = (program: Command): void => {

@@ -3,26 +3,48 @@ import type { Command } from 'commander'
 import { type CommonOptions, dataFolder, projectFolder, projectOptions, stopSignal, wholeNumber } from '../context.ts'
 import { openLogger } from '../logger.ts'
 import { Exit, out } from '../output.ts'
+import type { WeirOptions } from '../ports.ts'
 import { loadProject } from '../project-files.ts'
 import { parseRoles, ROLES } from '../roles.ts'
 import type { Weir } from '../wire.ts'
 
 type StartOptions = CommonOptions & { port?: number; host?: string; role: (typeof ROLES)[number][] }
 
-/** Resolves at the first Ctrl-C or TERM. */
-export const untilStopped = (): Promise<void> =>
+/** Resolves when the signal aborts, at once when it has. */
+const aborted = (signal: AbortSignal): Promise<void> =>
   new Promise((resolve) => {
-    const signal = stopSignal()
+    if (signal.aborted) return resolve()
     signal.addEventListener('abort', () => resolve(), { once: true })
   })
 
-/** Stops; a stop that is not in time ends the process all the same: nothing that was acknowledged depends on it. */
-export const stopWeir = async (weir: Weir): Promise<void> => {
-  if ((await weir.stop()) === 'in time') return
-  process.stderr.write(
-    `weir: not everything was closed within ${weir.project.settings.server.stopMs} ms; nothing acknowledged is lost\n`,
-  )
-  process.exit(1)
+/** Ends the process `ms` after the signal, wherever it is then: nothing that was acknowledged depends on how it ends. */
+const endInTime = async (signal: AbortSignal, ms: number): Promise<void> => {
+  await aborted(signal)
+  setTimeout(() => {
+    process.stderr.write(`weir: not everything was closed within ${ms} ms; nothing acknowledged is lost\n`)
+    process.exit(1)
+  }, ms).unref()
+}
+
+/** Opens a Weir, lets `use` run until the signal, closes; all that comes after the signal has `server.stopMs`. */
+export const runUntilStopped = async (
+  options: WeirOptions,
+  signal: AbortSignal,
+  use: (weir: Weir) => Promise<void> | void,
+): Promise<void> => {
+  const { openWeir } = await import('../wire.ts')
+  void endInTime(signal, options.project.settings.server.stopMs)
+  let weir: Weir
+  try {
+    weir = await openWeir({ ...options, signal })
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'WEIR_CLI_STOPPED')) throw error
+    out('stopped before it had started; nothing is lost')
+    return
+  }
+  await use(weir)
+  await aborted(signal)
+  await weir.stop()
 }
 
 export const startCommand = (program: Command): void => {
@@ -50,20 +72,17 @@ Examples:
 The log goes to stderr: JSON lines, or plain ones on a terminal. WEIR_LOG_LEVEL=debug says more.`,
     )
   projectOptions(command).action(async (options: StartOptions) => {
-    const stopped = untilStopped()
-    const { openWeir } = await import('../wire.ts')
+    const signal = stopSignal()
     const project = await loadProject(projectFolder(options), options.config)
-    const weir = await openWeir({
+    const weirOptions: WeirOptions = {
       project,
       dataDir: await dataFolder(options),
       roles: options.role,
       logger: openLogger(),
       ...(options.host === undefined ? {} : { host: options.host }),
       ...(options.port === undefined ? {} : { port: options.port }),
-    })
-    out(`weir ${options.role.join(', ')} at ${weir.url}`)
-    await stopped
-    await stopWeir(weir)
+    }
+    await runUntilStopped(weirOptions, signal, (weir) => out(`weir ${options.role.join(', ')} at ${weir.url}`))
     if (process.exitCode) throw new Exit(Number(process.exitCode))
   })
 }
