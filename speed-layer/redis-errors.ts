@@ -29,14 +29,17 @@ export const firstWord = (error: unknown): string => /^[A-Z]+/.exec(textOf(error
  * The error itself is not kept as a cause: ioredis puts the command's arguments into it, blocks and passwords alike.
  */
 export const redisFailure = (error: unknown, what: { isWrite: boolean; at: string; last?: unknown }): WeirError => {
-  const word = firstWord(error)
+  // A connection that is refused its user ends before the call is sent: then only the connection knows why.
+  const [cause, word] = [error, ...(what.isWrite ? [] : [what.last])]
+    .map((e) => [e, firstWord(e)] as const)
+    .find(([, w]) => REFUSALS[w] !== undefined) ?? [error, '']
   const got = [...new Set([textOf(error), ...(what.last === undefined ? [] : [textOf(what.last)])])].join('; ')
   if (REFUSALS[word] !== undefined)
     return new WeirError({
       code: 'WEIR_SPEED_REDIS_REFUSED',
       message: `Redis at ${what.at} refuses (${word}); nothing was changed.`,
       expected: 'a Redis that takes reads and writes',
-      got: textOf(error),
+      got: textOf(cause),
       next: REFUSALS[word],
       retryable: !PERMANENT.has(word),
     })
