@@ -55,6 +55,7 @@ export const checkRedis = async (redis: RedisConnection, options: RedisCheckOpti
     const save = saves.find((s) => s.node === node)?.reply
     checkPersistence(info, save === undefined || save instanceof Error ? null : savesOf(save), options, report)
   }
+  if (redis.kind === 'cluster') findings.push(...(await checkSlots(redis)))
   await checkScripts(
     redis,
     options.keyPrefix ?? 'weir',
