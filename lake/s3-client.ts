@@ -6,7 +6,7 @@
 import { setMaxListeners } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { S3Client } from '@aws-sdk/client-s3'
-import { failureOf, refused, unreachable } from './s3-errors.ts'
+import { describe, failureOf, Missing, refused, unreachable } from './s3-errors.ts'
 
 export type S3Sdk = typeof import('@aws-sdk/client-s3')
 
@@ -25,6 +25,8 @@ export type S3Options = {
   deadlineMs?: number
   /** One attempt waits this long for its answer (and longer for a body: 256 KiB/s are expected). Default 10 s. */
   attemptMs?: number
+  /** The first pause between two attempts is at most this; the next ones twice as long each, up to 3 s. Default 50 ms. */
+  pauseMs?: number
 }
 
 /** Options of one attempt, for `client.send`. */
@@ -40,9 +42,9 @@ export type S3 = {
   /** Options of an attempt that sends so many bytes. */
   attempt(bytes?: number): Attempt
   /**
-   * Runs `once` until it succeeds, fails for good, or the deadline is over. `what` is told ("reading a/b"). `missing` and `taken` failures
-   * are thrown as they came; others become WEIR_LAKE_UNREACHABLE or WEIR_LAKE_ACCESS. `progressed` starts the deadline anew; `startedMs`
-   * (of `performance.now()`) is when it began, and one attempt is always made.
+   * Runs `once`, no conditional write, until it succeeds, fails for good, or the deadline is over. `what` is told ("reading a/b"). Throws
+   * Missing for an absent object; else WEIR_LAKE_UNREACHABLE or WEIR_LAKE_ACCESS. `progressed` starts the deadline anew; `startedMs` (of
+   * `performance.now()`) is when it began, and one attempt is always made.
    */
   retry<T>(what: string, once: (progressed: () => void) => Promise<T>, startedMs?: number): Promise<T>
   /** Waits after attempt n (from 1); false when `startedMs` is so long ago that there is to be no other, or the store was closed. */
@@ -53,7 +55,6 @@ export type S3 = {
   close(): void
 }
 
-const FIRST_PAUSE_MS = 50
 const LONGEST_PAUSE_MS = 3_000
 const BYTES_PER_MS = 256
 const SOCKETS = 128
@@ -72,7 +73,8 @@ const quietly = <T>(make: () => T): T => {
 }
 
 export const connectS3 = async (options: S3Options): Promise<S3> => {
-  const { endpoint, region, bucket, credentials, prefix = '', attemptMs = 10_000, deadlineMs = 60_000 } = options
+  const { endpoint, region, bucket, credentials, prefix = '' } = options
+  const { attemptMs = 10_000, deadlineMs = 60_000, pauseMs = 50 } = options
   const sdk = await import('@aws-sdk/client-s3')
   const client = quietly(
     () =>
@@ -103,7 +105,7 @@ export const connectS3 = async (options: S3Options): Promise<S3> => {
   setMaxListeners(0, ending.signal)
 
   const backoff: S3['backoff'] = async (n, startedMs) => {
-    const pause = Math.random() * Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** n)
+    const pause = Math.random() * Math.min(LONGEST_PAUSE_MS, pauseMs * 2 ** (n - 1))
     if (ending.signal.aborted || performance.now() + pause - startedMs > deadlineMs) return false
     return sleep(pause, true, { signal: ending.signal }).catch(() => false)
   }
@@ -139,8 +141,8 @@ export const connectS3 = async (options: S3Options): Promise<S3> => {
         try {
           return await once(progressed)
         } catch (error) {
-          const failure = failed(what, error)
-          if (failure !== 'passing') throw error
+          // An unconditional request that is answered 412 met something in between.
+          if (failed(what, error) === 'missing') throw new Missing(describe(error))
           if (!(await backoff(++attempts, startedMs))) throw unreachable(where, what, error)
         }
       }

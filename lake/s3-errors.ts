@@ -14,7 +14,7 @@ type ClientError = Error & { code?: string; Code?: string; $metadata?: { httpSta
 
 const MISSING = ['NoSuchKey', 'NotFound', 'NoSuchUpload']
 /** A status 400 or 409 that says "once more". 409 without a body (after a HEAD, or from a proxy) is taken for one. */
-const ONCE_MORE = ['RequestTimeout', 'ConditionalRequestConflict', 'OperationAborted', 'UnknownError', 'Error']
+const ONCE_MORE = ['RequestTimeout', 'ConditionalRequestConflict', 'OperationAborted', 'Unknown']
 const NETWORK =
   /^(ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_|EHOST|ENET|ESOCKET|EPROTO|HPE_|ERR_STREAM_PREMATURE_CLOSE|ERR_SSL|UND_ERR)/
 
@@ -23,8 +23,14 @@ export class BrokenTransfer extends Error {
   override name = 'BrokenTransfer'
 }
 
+/** There is no such object. In place of the client's own error, which would tell too much. */
+export class Missing extends Error {
+  override name = 'Missing'
+}
+
 export const failureOf = (error: unknown): Failure => {
   if (!(error instanceof Error)) return 'defect'
+  if (error instanceof Missing) return 'missing'
   const { name, code, $metadata } = error as ClientError
   const status = $metadata?.httpStatusCode
   if (error instanceof BrokenTransfer || name === 'TimeoutError' || NETWORK.test(code ?? '')) return 'passing'

@@ -5,7 +5,7 @@ import type { GetObjectCommandOutput } from '@aws-sdk/client-s3'
 import type { ObjectInfo } from '../model/ports/object-store.ts'
 import { compareKeys, TEMP_FOLDER } from './keys.ts'
 import type { S3 } from './s3-client.ts'
-import { BrokenTransfer, corrupt, failureOf } from './s3-errors.ts'
+import { BrokenTransfer, corrupt, Missing } from './s3-errors.ts'
 
 /** `writer`: the token of the call that wrote it. `checksum`: the SHA-256 that the store holds of it (base64; of parts: `…-<parts>`). */
 export type Head = { size: number; writer: string | undefined; checksum: string | undefined }
@@ -24,7 +24,7 @@ export const headOf = async (s3: S3, key: string, startedMs?: number): Promise<H
     )
     return { size: found.ContentLength ?? 0, writer: found.Metadata?.[WRITER], checksum: found.ChecksumSHA256 }
   } catch (error) {
-    if (failureOf(error) === 'missing') return null
+    if (error instanceof Missing) return null
     throw error
   }
 }
@@ -43,7 +43,7 @@ export const bytesOf = async (s3: S3, key: string): Promise<Uint8Array | null> =
       return bytes
     })
   } catch (error) {
-    if (failureOf(error) === 'missing') return null
+    if (error instanceof Missing) return null
     throw error
   }
 }
@@ -72,15 +72,15 @@ export const streamObject = async (
   const expected = `${size} bytes`
   try {
     await s3.retry(`reading ${key}`, async (progressed) => {
-      const rest = received === 0 ? {} : { Range: `bytes=${received}-`, IfMatch: etag }
+      const rest = received === 0 ? {} : { Range: `bytes=${received}-` }
       const command = new s3.sdk.GetObjectCommand({ Bucket: s3.bucket, Key: s3.prefix + key, ...rest })
       const answer = await s3.client.send(command, s3.attempt())
       const total = answer.ContentRange?.split('/')[1] ?? answer.ContentLength
-      if (total !== undefined && Number(total) !== size) {
-        ;(answer.Body as Readable).destroy()
-        throw corrupt(key, expected, `${total} bytes`)
-      }
       etag ??= answer.ETag
+      if ((total !== undefined && Number(total) !== size) || answer.ETag !== etag) {
+        ;(answer.Body as Readable).destroy()
+        throw corrupt(key, expected, answer.ETag === etag ? `${total} bytes` : 'another object, put there meanwhile')
+      }
       // A store that does not know ranges begins anew.
       let known = answer.ContentRange === undefined ? received : 0
       for await (const chunk of chunksOf(answer.Body)) {
@@ -94,9 +94,7 @@ export const streamObject = async (
       if (received < size) throw new BrokenTransfer(`${received} of ${size} bytes came`)
     })
   } catch (error) {
-    const failure = failureOf(error)
-    if (failure === 'missing') throw corrupt(key, expected, 'no such object')
-    if (failure === 'taken') throw corrupt(key, expected, 'another object, put there meanwhile')
+    if (error instanceof Missing) throw corrupt(key, expected, 'no such object')
     throw error
   }
   return { size: received, sha256: hash.digest('hex') }
