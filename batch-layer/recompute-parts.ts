@@ -22,11 +22,14 @@ export type RecomputeOptions = {
   progress?(fraction: number): void
   /** Begin a new job even if a killed one could be continued. */
   restart?: boolean
-  /** Compressed bytes of lake files in a shard; default 64 MiB. */
+  /** Compressed bytes of lake files in a shard; default batch.recomputeShardBytes. */
   shardBytes?: number
   /** Cells (counted before merging) of the parts that one merge makes; default 2 million. */
   mergeCells?: number
 }
+
+const shardBytesOf = (ctx: BatchContext, { shardBytes }: RecomputeOptions): number =>
+  shardBytes ?? ctx.settings.batch.recomputeShardBytes
 
 const inputOf = ({ key, size, sha256, rows }: ScanFile): InputFile => ({
   key,
@@ -35,8 +38,6 @@ const inputOf = ({ key, size, sha256, rows }: ScanFile): InputFile => ({
   ...(sha256 === undefined ? {} : { sha256 }),
 })
 
-/** Compressed bytes of lake files up to which a recompute starts no child: an extend over as much runs in this process too. */
-const OWN_BYTES = 64 * 1024 * 1024
 /** Cells of all shards, and bytes of their files, up to which they are merged in this process. */
 const OWN_CELLS = 500_000
 const OWN_CELL_BYTES = 32 * 1024 * 1024
@@ -68,7 +69,7 @@ export const openJob = async (
     meaning,
     cut,
     ranges: scan.ranges,
-    shards: grouped(inputs, (f) => f.size, options.shardBytes ?? OWN_BYTES),
+    shards: grouped(inputs, (f) => f.size, shardBytesOf(ctx, options)),
     slots: 1,
     startedAt: new Date(ctx.now()).toISOString(),
   }
@@ -117,7 +118,8 @@ export const recomputeParts = async (
   if (more.length === 0) {
     const recorded = recordKey(job, 'whole', 0)
     const whole: ShardJob = { ...common, kind: 'whole', recordKey: recorded, files: only, ranges: job.ranges }
-    const [done] = await run(bytes <= OWN_BYTES ? here : there, [whole], 0, 0.85)
+    // One shard's worth starts no child: an extend over as much runs in this process too.
+    const [done] = await run(bytes <= shardBytesOf(ctx, options) ? here : there, [whole], 0, 0.85)
     return result(done!.slots ?? job.slots, [done!])
   }
   const shards = await run(

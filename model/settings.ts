@@ -103,6 +103,12 @@ export const SettingsSchema = Type.Object(
       cutDeadlineMs: integer(60_000, 100, 3_600_000, 'longest wait in ms of an extend for its cut to be archived'),
       recomputeMemory: memory('1GB', 'memory limit of each recompute process'),
       recomputeProcesses: integer(1, 1, 64, 'recompute processes at a time'),
+      recomputeShardBytes: integer(
+        64 * MiB,
+        1_024,
+        4_096 * MiB,
+        'compressed bytes of lake files that a recompute process takes at a time; a view of so little is recomputed in the batch process itself',
+      ),
       vacuumAfterMs: integer(604_800_000, 60_000, 31_536_000_000, 'age in ms at which unreferenced files are deleted'),
       jobs: integer(1, 1, 16, 'batch jobs at a time, and as many recomputes, verifies and compactions beside them'),
     }),
