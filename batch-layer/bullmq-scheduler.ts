@@ -18,8 +18,9 @@ import {
 } from './bullmq-connection.ts'
 import { type JobData, type JobQueues, type JobResult, kindOfId, newId, shown } from './bullmq-job.ts'
 import { openLanes } from './bullmq-lanes.ts'
+import type { RunningJobs } from './bullmq-running.ts'
 import { openTicks } from './bullmq-ticks.ts'
-import { type JobWorker, openJobWorker } from './bullmq-worker.ts'
+import { openJobWorker } from './bullmq-worker.ts'
 import { keyOf, kindOf, type LaneKind, laneOf, refused } from './scheduling.ts'
 
 export type BullMqSchedulerOptions = {
@@ -144,7 +145,7 @@ export const openBullMqScheduler = async (options: BullMqSchedulerOptions): Prom
     },
   })
   if (options.schedules !== undefined) await asked(connection, () => ticks.retain(options.schedules!))
-  const workers: JobWorker[] = []
+  const workers: Pick<RunningJobs, 'close'>[] = []
   if (waiting !== null)
     for (const kind of kinds) {
       const queue = queues[kind]

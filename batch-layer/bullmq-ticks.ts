@@ -6,7 +6,7 @@
 import type { Job as Kept } from 'bullmq'
 import type { JobRequest } from '../model/ports/scheduler.ts'
 import { openQueue, QUEUES, type RedisClient } from './bullmq-connection.ts'
-import { FETCH_RETRY_MS } from './bullmq-worker.ts'
+import { workerOptions } from './bullmq-running.ts'
 import { nextTime, readable } from './scheduling.ts'
 
 export type TicksOptions = {
@@ -64,9 +64,7 @@ export const openTicks = async (options: TicksOptions): Promise<Ticks> => {
       : new Worker<Record<string, never>, void>(QUEUES.ticks, tick, {
           connection: waiting,
           prefix,
-          lockDuration: options.lockMs,
-          stalledInterval: options.lockMs,
-          runRetryDelay: FETCH_RETRY_MS,
+          ...workerOptions(options.lockMs),
           settings: { repeatStrategy },
         })
   worker?.on('error', alarm)

@@ -1,4 +1,7 @@
 /** BullMQ for tests: the servers of the environment, and a prefix per test that is removed afterwards. */
+import { spawn } from 'node:child_process'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
 import type { Cluster, Redis } from 'ioredis'
 import { type BullMqConnection, connect } from '../../batch-layer/bullmq-connection.ts'
 import { service } from '../support/services.ts'
@@ -47,4 +50,19 @@ export const until = async <T>(
     if (performance.now() > deadline) throw new Error(`${what} did not come to hold`)
     await new Promise((resolve) => setTimeout(resolve, 10))
   }
+}
+
+/** A process that does what bullmq-child.ts says; the lines that it said so far. */
+export const startChild = (
+  kind: 'jobs' | 'shards',
+  connection: BullMqConnection,
+  prefix: string,
+  engineVersion = '',
+): { said: string[]; kill(): void } => {
+  const file = fileURLToPath(new URL('./bullmq-child.ts', import.meta.url))
+  const args = ['--import', 'tsx', file, kind, JSON.stringify(connection), prefix, '1000', engineVersion]
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  const said: string[] = []
+  createInterface({ input: child.stdout }).on('line', (line) => said.push(line))
+  return { said, kill: () => void child.kill('SIGKILL') }
 }

@@ -1,14 +1,11 @@
 /** Several processes on one BullMQ: what the scheduler's contract does not see, for it has one process. */
-import { spawn } from 'node:child_process'
-import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type BullMqConnection, connect } from '../../batch-layer/bullmq-connection.ts'
 import { shown } from '../../batch-layer/bullmq-job.ts'
 import { type BullMqSchedulerOptions, openBullMqScheduler } from '../../batch-layer/bullmq-scheduler.ts'
 import { WeirError } from '../../model/errors.ts'
 import type { Job, JobRequest, Scheduler } from '../../model/ports/scheduler.ts'
-import { newPrefix, removeKeys, SERVERS, until } from './bullmq-support.ts'
+import { newPrefix, removeKeys, SERVERS, startChild, until } from './bullmq-support.ts'
 
 const extend = (view: string): JobRequest => ({ view, action: 'extend' })
 const odd = (retryable: boolean): WeirError =>
@@ -130,16 +127,12 @@ for (const { name, connection } of SERVERS)
     })
 
     it('gives the job of a process that was killed to another one', async () => {
-      const file = fileURLToPath(new URL('./bullmq-child.ts', import.meta.url))
-      const args = ['--import', 'tsx', file, JSON.stringify(server), prefix, '1000']
-      const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+      const child = startChild('jobs', server, prefix)
       try {
-        const said: string[] = []
-        createInterface({ input: child.stdout }).on('line', (line) => said.push(line))
         const a = await node('a', { work: false })
         const id = await a.submit({ view: 'v', action: 'recompute' })
-        await until(async () => said.includes('running v'), 'the start in the child')
-        child.kill('SIGKILL')
+        await until(async () => child.said.includes('running v'), 'the start in the child')
+        child.kill()
         const waits = await a.submit({ view: 'v', action: 'recompute' })
         const b = await node('b', { lockMs: 1_000 })
         await started(1)
@@ -151,7 +144,7 @@ for (const { name, connection } of SERVERS)
         for (const one of [id, waits]) expect(await inState(b, one, 'done')).toMatchObject({ result: { by: 'b' } })
         expect(calls.map((c) => c.view)).toEqual(['v', 'v'])
       } finally {
-        child.kill('SIGKILL')
+        child.kill()
       }
     })
 
