@@ -76,6 +76,8 @@ export const startS3Proxy = async (target: string): Promise<S3Proxy> => {
 
   const forward = async (from: IncomingMessage, body: Buffer): Promise<Answer> => {
     const out = request({ hostname, port, method: from.method, path: from.url, headers: from.headers, agent: false })
+    // After an early answer (412) the store cuts off the rest of the body; before one, `once` rejects.
+    out.on('error', () => undefined)
     out.end(body)
     const [answer] = (await once(out, 'response')) as [IncomingMessage]
     return { status: answer.statusCode ?? 0, headers: answer.headers, body: await bodyOf(answer) }
