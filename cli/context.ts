@@ -35,13 +35,19 @@ export const jsonOption = (command: Command): Command => command.option('--json'
 
 export const projectFolder = (options: CommonOptions): string => resolve(options.project ?? '.')
 
-/** Settings alone, without compiling the project: what commands beside a server need. No weir.yaml: the defaults. */
-export const readSettings = async (options: CommonOptions): Promise<Settings> => {
+/** The settings file; '' where there is no weir.yaml. */
+export const settingsText = async (options: CommonOptions): Promise<{ path: string; text: string }> => {
   const path = options.config ?? join(projectFolder(options), 'weir.yaml')
   const text = await readFile(path, 'utf8').catch((error: unknown) => {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT' && options.config === undefined) return ''
     throw error
   })
+  return { path, text }
+}
+
+/** Settings alone, without compiling the project: what commands beside a server need. No weir.yaml: the defaults. */
+export const readSettings = async (options: CommonOptions): Promise<Settings> => {
+  const { path, text } = await settingsText(options)
   return parseSettings(text, process.env, path)
 }
 

@@ -1,133 +1,15 @@
 /**
- * `weir.yaml`: every setting, its default and its bounds. Invariant: a setting is either here or it does not exist;
- * whatever is bounded in Weir is bounded by a name on this page.
+ * `weir.yaml` and the environment as settings (the schema: settings-schema.ts).
  *
  * Each value can be overridden by an environment variable: `WEIR_` and its path in capitals with `_`
  * (`server.port` → `WEIR_SERVER_PORT`, `batch.keepGenerations` → `WEIR_BATCH_KEEP_GENERATIONS`).
  */
-import Type, { type Static, type TSchema } from 'typebox'
+import type { TSchema } from 'typebox'
 import { WeirError } from './errors.ts'
-import { checkYaml, ProjectErrors, readYaml } from './project-yaml.ts'
+import { checkYaml, ProjectErrors, readYaml, type YamlFile } from './project-yaml.ts'
+import { type Settings, SettingsSchema } from './settings-schema.ts'
 
-const MiB = 1024 * 1024
-const group = <P extends Record<string, TSchema>>(properties: P) =>
-  Type.Object(properties, { additionalProperties: false, default: {} })
-const integer = (value: number, minimum: number, maximum: number, description: string) =>
-  Type.Integer({
-    default: value,
-    minimum,
-    maximum,
-    description: `${description}; a whole number from ${minimum} to ${maximum}`,
-  })
-const memory = (value: string, description: string) =>
-  Type.String({ default: value, pattern: '^\\d+(\\.\\d+)?\\s*(KB|MB|GB|KiB|MiB|GiB)$', description, examples: ['1GB'] })
-const schedule = (value: string, description: string) =>
-  Type.String({
-    default: value,
-    pattern: '^(off|every \\d+ (second|minute|hour)s?|(\\S+\\s+){4,5}\\S+)$',
-    description: `${description}: a cron expression, "every <n> seconds|minutes|hours", or off`,
-    examples: ['every 1 minute', '15 3 * * *'],
-  })
-
-export const SettingsSchema = Type.Object(
-  {
-    name: Type.String({ default: 'weir', description: 'name of the project' }),
-    dataDir: Type.String({
-      default: '.weir',
-      description: 'data folder, relative to the folder where weir is started',
-    }),
-    timeZone: Type.String({
-      default: 'UTC',
-      description: 'IANA time zone of the schedules',
-      examples: ['Europe/Berlin'],
-    }),
-    server: group({
-      host: Type.String({ default: '127.0.0.1', description: 'address to bind; not loopback only with API keys' }),
-      port: integer(8080, 0, 65535, 'TCP port; 0 takes a free one'),
-      stopMs: integer(4_000, 100, 60_000, 'deadline of a graceful stop in ms, from the signal on'),
-    }),
-    log: group({
-      partitions: integer(1, 1, 64, 'partitions of a new dataset that does not say'),
-      maxBytes: integer(
-        0,
-        0,
-        Number.MAX_SAFE_INTEGER,
-        'size of the log on disk at which appends are refused; 0: no bound',
-      ),
-      retention: Type.String({
-        default: '7 days',
-        pattern: '^(forever|\\d+ (minute|hour|day|week)s?)$',
-        description: 'how long archived and published records stay in the log, or forever',
-      }),
-    }),
-    schedules: group({
-      extend: schedule('every 1 minute', 'when batch views are extended'),
-      recompute: schedule('15 3 * * *', 'when batch views are recomputed from the lake'),
-      verify: schedule('off', 'when batch and speed are compared beyond what each job does'),
-      compact: schedule('45 3 * * *', 'when closed days of the lake are compacted and unused files removed'),
-    }),
-    ingest: group({
-      bodyBytes: integer(16 * MiB, 1_024, 1_024 * MiB, 'greatest request body, after decompression, in bytes'),
-      inflateRatio: integer(
-        200,
-        2,
-        2_000,
-        'greatest ratio of a gzipped body to its compressed size, beyond its first MiB',
-      ),
-      lineBytes: integer(MiB, 256, 64 * MiB, 'greatest event in bytes'),
-      eventsPerRequest: integer(100_000, 1, 10_000_000, 'most events in one request'),
-      depth: integer(64, 1, 1_000, 'deepest nesting of an event'),
-      inFlightBytes: integer(128 * MiB, 1_024, 65_536 * MiB, 'bytes of all requests being taken in; above it 429'),
-      rejectsBytes: integer(64 * MiB, 0, 65_536 * MiB, 'bytes of rejected events that are kept; the rest is counted'),
-      recordBytes: integer(512 * 1024, 1_024, 64 * MiB, 'size of a log record at which the next one begins'),
-      recordEvents: integer(5_000, 1, 100_000, 'events of a log record at which the next one begins'),
-    }),
-    speed: group({
-      batchBytes: integer(32 * MiB, 1_024, 1_024 * MiB, 'greatest micro-batch in bytes, taken when far behind'),
-      waitMs: integer(200, 1, 60_000, 'longest wait for new records before the worker looks around'),
-      seenIds: integer(
-        20_000_000,
-        1_000,
-        1_000_000_000,
-        'most ids in a de-duplication window; above it the worker waits',
-      ),
-      blockBytes: integer(256 * 1024, 1_024, 64 * MiB, 'size in bytes to which a block of cells is filled'),
-    }),
-    archive: group({
-      maxAgeMs: integer(60_000, 100, 86_400_000, 'age in ms at which new records are archived'),
-      maxBytes: integer(64 * MiB, 1_024, 4_096 * MiB, 'size in bytes at which new records are archived'),
-    }),
-    batch: group({
-      keepGenerations: integer(7, 1, 1_000, 'generations that stay for roll back'),
-      retireAfterMs: integer(10_000, 0, 86_400_000, 'grace in ms between a publish and the removal of what it covers'),
-      cutDeadlineMs: integer(60_000, 100, 3_600_000, 'longest wait in ms of an extend for its cut to be archived'),
-      recomputeMemory: memory('1GB', 'memory limit of each recompute process'),
-      recomputeProcesses: integer(1, 1, 64, 'recompute processes at a time'),
-      recomputeShardBytes: integer(
-        64 * MiB,
-        1_024,
-        4_096 * MiB,
-        'compressed bytes of lake files that a recompute process takes at a time; a view of so little is recomputed in the batch process itself',
-      ),
-      vacuumAfterMs: integer(604_800_000, 60_000, 31_536_000_000, 'age in ms at which unreferenced files are deleted'),
-      jobs: integer(1, 1, 16, 'batch jobs at a time, and as many recomputes, verifies and compactions beside them'),
-    }),
-    query: group({
-      defaultLimit: integer(1_000, 1, 1_000_000, 'rows of an answer when the query does not say'),
-      maxLimit: integer(100_000, 1, 10_000_000, 'most rows of an answer'),
-      deadlineMs: integer(30_000, 100, 3_600_000, 'deadline of a query in ms'),
-      cacheBytes: integer(64 * MiB, 0, 16_384 * MiB, 'answers kept in memory, in bytes'),
-      concurrent: integer(8, 1, 1_024, 'queries at a time; more wait, then 429'),
-    }),
-    engine: group({
-      memory: memory('1GB', 'memory limit of each DuckDB instance of the server'),
-      threads: integer(1, 1, 256, 'threads of each DuckDB instance'),
-    }),
-  },
-  { additionalProperties: false },
-)
-
-export type Settings = Static<typeof SettingsSchema>
+export type { Settings } from './settings-schema.ts'
 
 const envName = (path: string[]): string =>
   `WEIR_${path.map((p) => p.replace(/[A-Z]/g, (c) => `_${c}`).toUpperCase()).join('_')}`
@@ -149,18 +31,61 @@ const overridden = (
   }
   const text = env[envName(path)]
   if (text === undefined || text === '') return value
+  if (s.type === 'boolean' && /^(true|false)$/.test(text)) return text === 'true'
   return s.type === 'integer' && /^-?\d+$/.test(text) ? Number(text) : text
 }
 
+export type SettingName = { path: string; env: string; description: string; default: unknown; secret: boolean }
+
 /** All settings with the environment variable that overrides each and its meaning: what `weir config` prints. */
-export const settingNames = (): { path: string; env: string; description: string; default: unknown }[] => {
-  const walk = (schema: TSchema, path: string[]): ReturnType<typeof settingNames> => {
-    const s = schema as { properties?: Record<string, TSchema>; description?: string; default?: unknown }
+export const settingNames = (): SettingName[] => {
+  const walk = (schema: TSchema, path: string[]): SettingName[] => {
+    const s = schema as {
+      properties?: Record<string, TSchema>
+      description?: string
+      default?: unknown
+      secret?: boolean
+    }
     if (s.properties) return Object.entries(s.properties).flatMap(([key, child]) => walk(child, [...path, key]))
-    return [{ path: path.join('.'), env: envName(path), description: s.description ?? '', default: s.default }]
+    const { description = '', secret = false } = s
+    return [{ path: path.join('.'), env: envName(path), description, default: s.default, secret }]
   }
   return walk(SettingsSchema, [])
 }
+
+const valueAt = (value: unknown, path: string): unknown =>
+  path.split('.').reduce<unknown>((v, key) => (v as Record<string, unknown> | undefined | null)?.[key], value)
+
+/** Where the value in force comes from. */
+export const settingOrigin = (text: string, env: Record<string, string | undefined>, name: SettingName): string => {
+  if ((env[name.env] ?? '') !== '') return 'environment'
+  const file = readYaml('weir.yaml', text)
+  return valueAt(file.value, name.path) === undefined ? 'default' : `weir.yaml:${file.lineOf(name.path.split('.'))}`
+}
+
+/** A value as it may be shown: secrets masked, and passwords inside URLs. */
+export const shownSetting = (name: SettingName, value: unknown): unknown => {
+  if (typeof value !== 'string' || value === '') return value
+  return name.secret ? '***' : value.replace(/(:\/\/[^/@]*:)[^/@]*@/, '$1***@')
+}
+
+/** Secrets do not belong into a file that is committed and read by many. */
+const secretErrors = (file: YamlFile): WeirError[] =>
+  settingNames().flatMap((name) => {
+    const value = valueAt(file.value, name.path)
+    const shown = typeof value === 'string' && shownSetting(name, value)
+    if (shown === false || shown === value) return []
+    return [
+      new WeirError({
+        code: 'WEIR_MODEL_SECRET',
+        message: `${name.path} is a secret, or holds one, and stands in a file.`,
+        expected: `the environment variable ${name.env}`,
+        next: 'take it out of the file, and consider it known',
+        file: file.path,
+        line: file.lineOf(name.path.split('.')),
+      }),
+    ]
+  })
 
 /**
  * Settings of the text of `weir.yaml` ('' for all defaults) under an environment.
@@ -199,8 +124,46 @@ export const parseSettings = (
       }),
     )
   }
+  errors.push(...secretErrors(file), ...placeErrors(value, file))
   if (errors.length > 0) throw new ProjectErrors(errors)
   return value
+}
+
+/** What is wrong with the servers named, taken together. */
+const placeErrors = (settings: Settings, file: YamlFile): WeirError[] => {
+  const found: WeirError[] = []
+  const bad = (path: string[], message: string, expected: string, got: string): void => {
+    const line = file.lineOf(path)
+    found.push(
+      new WeirError({
+        code: 'WEIR_MODEL_BAD_VALUE',
+        message,
+        expected,
+        got,
+        next: 'correct the setting or its environment variable',
+        file: file.path,
+        line,
+      }),
+    )
+  }
+  const { redis, kafka, s3, batch } = settings
+  const places = (['url', 'cluster', 'sentinels'] as const).filter((place) => redis[place] !== '')
+  if (places.length > 1)
+    bad(['redis'], 'Redis is in several places.', 'one of url, cluster, sentinels', places.join(', '))
+  if ((redis.sentinels === '') !== (redis.sentinelMaster === ''))
+    bad(['redis'], 'Sentinels and their master go together.', 'redis.sentinels and redis.sentinelMaster', 'one of them')
+  if (batch.scheduler === 'bullmq' && places.length === 0)
+    bad(['batch', 'scheduler'], 'BullMQ needs Redis.', 'redis.url, redis.cluster or redis.sentinels', 'none')
+  if (kafka.mechanism !== 'none' && (kafka.username === '' || kafka.password === ''))
+    bad(['kafka'], 'SASL needs a user and a password.', 'kafka.username and WEIR_KAFKA_PASSWORD', 'not both')
+  if ((s3.accessKeyId === '') !== (s3.secretAccessKey === ''))
+    bad(
+      ['s3'],
+      'An access key and its secret go together.',
+      's3.accessKeyId and WEIR_S3_SECRET_ACCESS_KEY',
+      'one of them',
+    )
+  return found
 }
 
 /** A key without a value (`server:`) means its defaults. */

@@ -1,7 +1,7 @@
-/** `weir config`: every setting, its value here, where it came from. */
+/** `weir config`: every setting, its value here, where it came from. Invariant: no secret is printed. */
 import type { Command } from 'commander'
-import { parseSettings, settingNames } from '../../model/settings.ts'
-import { type CommonOptions, jsonOption, projectOptions, readSettings, show } from '../context.ts'
+import { settingNames, settingOrigin, shownSetting } from '../../model/settings.ts'
+import { type CommonOptions, jsonOption, projectOptions, readSettings, settingsText, show } from '../context.ts'
 import { table } from '../output.ts'
 
 const valueAt = (settings: unknown, path: string): unknown =>
@@ -13,22 +13,24 @@ export const configCommand = (program: Command): void => {
     .addHelpText(
       'after',
       `
+Secrets are shown as ***; they come from the environment alone.
+
 Examples:
   weir config                                       all settings of the project in this folder
   WEIR_SERVER_PORT=9000 weir config | grep port     an environment variable wins over weir.yaml`,
     )
     .action(async (options: CommonOptions) => {
       const settings = await readSettings(options)
-      const defaults = parseSettings('')
-      const rows = settingNames().map((s) => ({
-        ...s,
-        value: valueAt(settings, s.path),
-        default: valueAt(defaults, s.path),
+      const { text } = await settingsText(options)
+      const rows = settingNames().map((name) => ({
+        ...name,
+        value: shownSetting(name, valueAt(settings, name.path)),
+        origin: settingOrigin(text, process.env, name),
       }))
       show(options, rows, () =>
         table(
-          [{ name: 'setting' }, { name: 'value' }, { name: 'default' }, { name: 'environment' }, { name: 'meaning' }],
-          rows.map((r) => [r.path, r.value, r.value === r.default ? '' : r.default, r.env, r.description]),
+          [{ name: 'setting' }, { name: 'value' }, { name: 'from' }, { name: 'environment' }, { name: 'meaning' }],
+          rows.map((r) => [r.path, r.value, r.origin, r.env, r.description]),
         ),
       )
     })

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { ProjectErrors } from '../../model/project-yaml.ts'
-import { parseSettings, settingNames } from '../../model/settings.ts'
+import { parseSettings, settingNames, settingOrigin, shownSetting } from '../../model/settings.ts'
 
 const errorsOf = (text: string, env = {}) => {
   try {
@@ -58,4 +58,45 @@ test('broken YAML is one error with its line', () => {
   expect(() => parseSettings('name: x\nserver: [1\n')).toThrowError(
     expect.objectContaining({ code: 'WEIR_MODEL_YAML' }),
   )
+})
+
+const named = (path: string) => settingNames().find((n) => n.path === path)!
+
+test('a secret in the file is refused, wherever it hides, and never told', () => {
+  for (const text of [
+    'kafka: { password: hunter2 }',
+    'redis: { password: hunter2 }',
+    's3: { secretAccessKey: hunter2 }',
+    'redis: { url: "redis://weir:hunter2@redis:6379" }',
+  ]) {
+    const errors = errorsOf(text)
+    expect(errors.map((e) => e.code)).toContain('WEIR_MODEL_SECRET')
+    expect(JSON.stringify(errors.map((e) => [e.message, e.expected, e.got, e.next]))).not.toContain('hunter2')
+  }
+  const settings = parseSettings('', { WEIR_REDIS_URL: 'redis://weir:hunter2@redis:6379', WEIR_KAFKA_PASSWORD: 'x' })
+  expect(shownSetting(named('redis.url'), settings.redis.url)).toBe('redis://weir:***@redis:6379')
+  expect(shownSetting(named('kafka.password'), settings.kafka.password)).toBe('***')
+  expect(shownSetting(named('kafka.password'), '')).toBe('')
+})
+
+test('where a value comes from', () => {
+  const text = 'name: x\nserver:\n  port: 9000\n'
+  const env = { WEIR_TIME_ZONE: 'Europe/Berlin' }
+  const origins = ['server.port', 'server.host', 'timeZone'].map((path) => settingOrigin(text, env, named(path)))
+  expect(origins).toEqual(['weir.yaml:3', 'default', 'environment'])
+})
+
+test('servers: named once, and with what they need', () => {
+  for (const [text, line] of [
+    ['\nredis: { url: "redis://a:1", cluster: "b:2" }', 2],
+    ['redis: { sentinels: "a:1" }', 1],
+    ['batch: { scheduler: bullmq }', 1],
+    ['kafka: { brokers: "a:1", mechanism: plain, username: weir }', 1],
+    ['s3: { bucket: b, accessKeyId: a }', 1],
+  ] as const)
+    expect(errorsOf(text), text).toMatchObject([{ code: 'WEIR_MODEL_BAD_VALUE', line }])
+  const env = { WEIR_KAFKA_TLS: 'true', WEIR_KAFKA_PASSWORD: 'secret', WEIR_S3_CACHE_BYTES: '100000000' }
+  const settings = parseSettings('kafka: { brokers: "a:1,b:2", mechanism: plain, username: weir }', env)
+  expect(settings.kafka).toMatchObject({ tls: true, password: 'secret' })
+  expect(settings.s3.cacheBytes).toBe(100_000_000)
 })
