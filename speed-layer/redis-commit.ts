@@ -8,7 +8,7 @@ import { decodeJson, encodeJson } from './lmdb-values.ts'
 import type { Argument } from './redis-client.ts'
 import { tooLarge } from './redis-errors.ts'
 import { COMMIT, COMMIT_WHEN_FULL, type Script } from './redis-scripts.ts'
-import { changeName, encodeRedisBlock, headerName, neededHashes, type RedisKeys } from './redis-values.ts'
+import { encodeChange, encodeRedisBlock, headerName, neededHashes, type RedisKeys } from './redis-values.ts'
 import { CHANGELOG_ENTRIES } from './store-rules.ts'
 
 /** What is stored under a key, as a decision sees it. */
@@ -65,7 +65,7 @@ export const commitCall = async (
       stored.bytes,
       bytes ?? '',
       hashes.map((hash) => (needed.has(hash) ? '1' : '0')).join(''),
-      ...changelogArguments(k, changelog),
+      ...(await changelogArguments(k, changelog)),
       CHANGELOG_ENTRIES,
       ...operations,
     ],
@@ -80,10 +80,10 @@ export const commitCall = async (
   }
 }
 
-const changelogArguments = (k: StoreKey, changelog: Change['changelog']): Argument[] => {
+const changelogArguments = async (k: StoreKey, changelog: Change['changelog']): Promise<Argument[]> => {
   if (changelog === undefined) return ['', 0]
   if (changelog === 'clear') return ['-', 0]
-  return [encodeJson(changeName(k), changelog), changelog.from.offset]
+  return [await encodeChange(k, changelog), changelog.from.offset]
 }
 
 /** Deletes at most `limit` blocks of retiring epochs, and clears the epochs after whose last block there is still some left of it. */

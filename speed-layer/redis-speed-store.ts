@@ -14,7 +14,7 @@ import { type Change, commitCall, type Stored, sweepOf } from './redis-commit.ts
 import { badRedisOptions, contended } from './redis-errors.ts'
 import { READ } from './redis-scripts.ts'
 import {
-  changeName,
+  decodeChange,
   decodeRedisBlock,
   headerName,
   namedHashes,
@@ -184,7 +184,7 @@ export const redisSpeedStore = (redis: RedisConnection, prefix: string): SpeedSt
       const values = (await readUnlessOther(redis, 'zrangebyscore', [key, offset, '+inf'])) as Buffer[]
       const entries: ChangelogEntry[] = []
       for (const value of values) {
-        const entry = decodeJson<ChangelogEntry>(changeName(k), value)
+        const entry = await decodeChange(k, value)
         // A damaged entry ends the list: a follower reads all anew.
         if (entry === null) break
         entries.push(entry)

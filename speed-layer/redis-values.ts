@@ -1,13 +1,13 @@
 /**
  * Keys and stored values of the Redis speed store. Header and changelog entries are those of the LMDB store (format, checksum,
- * JSON); blocks are deflated, since their text is repetitive and Redis writes each block whole to its append-only file.
+ * JSON); blocks and entries are deflated, since their text is repetitive and Redis writes each whole to its append-only file.
  * Invariant: all keys of one (dataset, partition) have one hash tag; what decodes is what was written, damage reads as missing.
  */
 import { promisify } from 'node:util'
 import { constants, deflateRaw, inflateRaw } from 'node:zlib'
-import type { Block, Header, StoreKey } from '../model/ports/speed-store.ts'
+import type { Block, ChangelogEntry, Header, StoreKey } from '../model/ports/speed-store.ts'
 import type { Position } from '../model/position.ts'
-import { decodeBlock, encodeBlock, type Key } from './lmdb-values.ts'
+import { decodeBlock, decodeJson, encodeBlock, encodeJson, type Key } from './lmdb-values.ts'
 import { epochName } from './store-rules.ts'
 
 export type RedisKeys = {
@@ -35,7 +35,7 @@ export const redisKeys = (prefix: string, k: StoreKey): RedisKeys => {
 
 /** What the checksums of header and changelog entries stand for, beside the bytes. */
 export const headerName = (k: StoreKey): Key => ['h', k.dataset, k.partition]
-export const changeName = (k: StoreKey): Key => ['c', k.dataset, k.partition]
+const changeName = (k: StoreKey): Key => ['c', k.dataset, k.partition]
 
 /** Hashes of epochs that must be there, since the header says that they have blocks. */
 export const neededHashes = (keys: RedisKeys, header: Header | null): string[] =>
@@ -52,16 +52,18 @@ export const namedHashes = (keys: RedisKeys, header: Header | null): string[] =>
 const DEFLATED = 2
 /** Below this many bytes there is nothing to gain. */
 const SMALL = 256
-/** Greatest block that is inflated: far above what blocks are filled to, far below what a process can hold. */
+/** Greatest value that is inflated: far above what blocks are filled to, far below what a process can hold. */
 const MOST_BYTES = 1024 * 1024 * 1024
-const deflate = promisify<Uint8Array, { level: number }, Buffer>(deflateRaw)
-const inflate = promisify<Uint8Array, { maxOutputLength: number }, Buffer>(inflateRaw)
+const rawDeflate = promisify<Uint8Array, { level: number }, Buffer>(deflateRaw)
+const rawInflate = promisify<Uint8Array, { maxOutputLength: number }, Buffer>(inflateRaw)
+const deflate = (bytes: Uint8Array): Promise<Buffer> => rawDeflate(bytes, { level: constants.Z_BEST_SPEED })
+const inflate = (bytes: Uint8Array): Promise<Buffer | null> =>
+  rawInflate(bytes, { maxOutputLength: MOST_BYTES }).catch(() => null)
 
 /** Format byte (1 plain, 2 deflated), the block's own hash (16 bytes), its bytes. */
 export const encodeRedisBlock = async (block: Block): Promise<Buffer> => {
   if (block.bytes.byteLength < SMALL) return encodeBlock(block)
-  const bytes = await deflate(block.bytes, { level: constants.Z_BEST_SPEED })
-  const value = encodeBlock({ ...block, bytes })
+  const value = encodeBlock({ ...block, bytes: await deflate(block.bytes) })
   value[0] = DEFLATED
   return value
 }
@@ -70,6 +72,18 @@ export const encodeRedisBlock = async (block: Block): Promise<Buffer> => {
 export const decodeRedisBlock = async (id: string, value: Buffer): Promise<Block | null> => {
   if (value[0] !== DEFLATED) return decodeBlock(id, value)
   if (value.byteLength < 17) return null
-  const bytes = await inflate(value.subarray(17), { maxOutputLength: MOST_BYTES }).catch(() => null)
+  const bytes = await inflate(value.subarray(17))
   return bytes === null ? null : { id, hash: value.toString('hex', 1, 17), bytes }
+}
+
+/** As in the LMDB store, or byte 2 and that deflated. */
+export const encodeChange = async (k: StoreKey, entry: ChangelogEntry): Promise<Buffer> => {
+  const plain = encodeJson(changeName(k), entry)
+  return plain.byteLength < SMALL ? plain : Buffer.concat([Buffer.of(DEFLATED), await deflate(plain)])
+}
+
+/** Null when it is damaged. Throws WEIR_SPEED_FORMAT for a newer format. */
+export const decodeChange = async (k: StoreKey, value: Buffer): Promise<ChangelogEntry | null> => {
+  const plain = value[0] === DEFLATED ? await inflate(value.subarray(1)) : value
+  return plain === null ? null : decodeJson<ChangelogEntry>(changeName(k), plain)
 }

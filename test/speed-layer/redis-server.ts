@@ -32,6 +32,9 @@ export const openRedisServer = async (settings: string[] = [], givenPort?: numbe
   let child: ChildProcess | undefined
   let copies = 0
 
+  // A test run that ends early leaves no server behind.
+  const end = (): void => void child?.kill('SIGKILL')
+  process.on('exit', end)
   const kill = async (): Promise<void> => {
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return
     const gone = once(child, 'exit')
@@ -70,6 +73,7 @@ export const openRedisServer = async (settings: string[] = [], givenPort?: numbe
     remove: async () => {
       client.disconnect()
       await kill()
+      process.off('exit', end)
       await rm(folder, { recursive: true, force: true })
     },
   }
