@@ -29,6 +29,8 @@ export type Cluster = {
   onLeader<T>(topic: string, partition: number, what: string, use: (leader: Leader) => Promise<T>): Promise<T>
   /** Runs `use` against the controller (KRaft: any broker, which passes it on). */
   onController<T>(what: string, use: (broker: KafkaBroker) => Promise<T>): Promise<T>
+  /** Runs `use` against any broker that answers. */
+  onAny<T>(what: string, use: (broker: KafkaBroker) => Promise<T>): Promise<T>
   /** Addresses of all brokers that are known. */
   addresses(): Address[]
 }
@@ -166,6 +168,11 @@ export const openCluster = (connections: Connections, options: ClusterOptions): 
         const controller = known.find((b) => b.nodeId === controllerId) ?? known[0]
         if (controller === undefined) throw new KafkaRefusal(5, 'the controller')
         return connections.lend(controller, use)
+      }),
+    onAny: (what, use) =>
+      insist(what, async (attempt) => {
+        const all = addresses()
+        return connections.lend(all[attempt % all.length]!, use)
       }),
     addresses,
   }

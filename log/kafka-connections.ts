@@ -18,6 +18,8 @@ export type ConnectionsOptions = {
   requestTimeoutMs: number
   /** Connections to one broker at most; more requests wait for a free one. */
   maxConnections: number
+  /** Where a broker is reached that names itself so: for tunnels and proxies. */
+  reach?: (address: Address) => Address
 }
 
 /** One request of our own: already encoded, header version 1 included where the API is flexible. */
@@ -119,9 +121,10 @@ export const openConnections = (kafkajs: Kafkajs, options: ConnectionsOptions): 
   }
 
   const lend = async <T>(address: Address, use: (lane: Lane) => Promise<T>, waitMs = 0): Promise<T> => {
-    const node = nodeOf(address)
+    const reached = options.reach?.(address) ?? address
+    const node = nodeOf(reached)
     try {
-      const lane = await take(address, node)
+      const lane = await take(reached, node)
       let healthy = true
       try {
         return await within(options.requestTimeoutMs + waitMs, use(lane), (error) => {

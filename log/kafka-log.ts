@@ -32,6 +32,8 @@ export type KafkaClientOptions = {
   giveUpMs?: number
   /** Connections to one broker at most; default 256 (each waiting read holds one). */
   maxConnections?: number
+  /** Where a broker is reached that names itself so: for tunnels and proxies. */
+  reach?: (address: Address) => Address
 }
 
 export type KafkaLogOptions = KafkaClientOptions & {
@@ -170,6 +172,7 @@ export const openKafkaConnections = (options: KafkaClientOptions) =>
     connectTimeoutMs: options.connectTimeoutMs ?? 1_000,
     requestTimeoutMs: options.requestTimeoutMs ?? 3_000,
     maxConnections: options.maxConnections ?? 256,
+    reach: options.reach,
   })
 
 /** `host:port`, `[v6]:port`; the port is 9092 when left out. */

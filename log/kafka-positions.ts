@@ -11,6 +11,8 @@ import { provableStart } from './kafka-read.ts'
 /** How old may be what we know of a topic's identity when no fetch by its id proves it. */
 export const TOPIC_AGE_MS = 1000
 
+const LOOK_MS = 1000
+
 export type Positions = {
   range(topic: string, partition: number): Promise<LogRange>
   positionAt(topic: string, partition: number, offset: number): Promise<Position | null>
@@ -18,23 +20,27 @@ export type Positions = {
   recordBefore(topic: string, partition: number, offset: number): Promise<number | null>
 }
 
-/** `end` as the broker says it, and where the last record below it ends. */
-type Tail = { end: number; recordEnd: number; lookedAt: number }
+/** `end` as the broker says it, where the last record below it ends, and whether holes were ever seen there. */
+type Tail = { end: number; recordEnd: number; lookedAt: number; hasHoles: boolean }
 
 export const openPositions = (cluster: Cluster, proofs: Proofs): Positions => {
   const starts = new Map<string, { low: number; start: number }>()
   const tails = new Map<string, Tail>()
 
-  /** Below the end there may be holes only, which are no records to wait for. Looked at once a second, each time where holes were seen. */
+  /**
+   * Below the end there may be holes only, which are no records to wait for. Looking costs a batch: it is done once a second
+   * while the end moves, and each time where transactions have left holes before.
+   */
   const recordEnd = async (view: PartitionView, key: string, low: number, end: number): Promise<number> => {
     const tail = tails.get(key)
     if (tail?.end === end) return tail.recordEnd
     const nowMs = performance.now()
-    if (tail !== undefined && end > tail.end && tail.recordEnd === tail.end && nowMs - tail.lookedAt < 1000) return end
+    const isPlain = tail !== undefined && tail.recordEnd > 0 && !tail.hasHoles
+    if (isPlain && end > tail.end && nowMs - tail.lookedAt < LOOK_MS) return end
     const last = end > low ? (await view.before(end, low)).record : null
-    const found = { end, recordEnd: last === null ? Math.min(low, end) : last.offset + 1, lookedAt: nowMs }
-    tails.set(key, found)
-    return found.recordEnd
+    const found = last === null ? Math.min(low, end) : last.offset + 1
+    tails.set(key, { end, recordEnd: found, lookedAt: nowMs, hasHoles: (tail?.hasHoles ?? false) || found < end })
+    return found
   }
 
   const start = async (view: PartitionView, key: string, low: number): Promise<number> => {

@@ -103,7 +103,7 @@ export const openReader = (cluster: Cluster, proofs: Proofs, options: ReaderOpti
       if (leader.topic.logId !== from.logId) {
         // Either the position is of another log, or what we know of the topic is old.
         const fresh = await cluster.topic(name, 0)
-        if (fresh?.logId !== from.logId) return { kind: 'replaced' }
+        if (fresh !== null && fresh.logId !== from.logId) return { kind: 'replaced' }
         throw new KafkaRefusal(KAFKA.unknownTopicId, `topic ${name}`)
       }
       return look(leader, partition, from, limits, deadline)

@@ -1,0 +1,93 @@
+/** A broker of the test's own, to be killed: from the jars that the services keep in their cache. */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { homedir, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { kafkaOf, until } from './kafka-support.ts'
+
+const CACHE = process.env.WEIR_SERVICES_CACHE ?? join(homedir(), '.cache', 'weir-services')
+const TEMPLATE = join(import.meta.dirname, '..', '..', 'scripts', 'services', 'server.properties')
+
+/** Folder of the jars; null when the services were never started on this machine. */
+export const brokerJars = (): string | null => {
+  const found = existsSync(CACHE) ? readdirSync(CACHE).find((name) => name.startsWith('kafka-')) : undefined
+  return found === undefined ? null : join(CACHE, found)
+}
+
+export type OwnBroker = {
+  address: string
+  /** Folder of its log. */
+  folder: string
+  start(): Promise<void>
+  /** kill -9; resolves when it is dead. */
+  kill(): Promise<void>
+  remove(): Promise<void>
+}
+
+const freePort = (): Promise<number> =>
+  new Promise((resolve) => {
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as { port: number }
+      server.close(() => resolve(port))
+    })
+  })
+
+const java = (jars: string, main: string, ...args: string[]): string[] => [
+  '-Xmx256m',
+  '-XX:+UseSerialGC',
+  '-XX:TieredStopAtLevel=1',
+  '-cp',
+  join(jars, '*'),
+  main,
+  ...args,
+]
+
+/** Formats the folder; the broker is not started yet. */
+export const prepareBroker = async (jars: string): Promise<OwnBroker> => {
+  const place = await mkdtemp(join(tmpdir(), 'weir-broker-'))
+  const settings = join(place, 'server.properties')
+  const folder = join(place, 'kafka')
+  const port = await freePort()
+  const values: Record<string, string> = { PORT: String(port), CONTROLLER: String(await freePort()), DIR: folder }
+  const text = readFileSync(TEMPLATE, 'utf8').replace(/@(\w+)@/g, (_, name: string) => values[name]!)
+  await writeFile(settings, text)
+  const id = randomBytes(16).toString('base64url')
+  execFileSync('java', java(jars, 'kafka.tools.StorageTool', 'format', '-t', id, '-c', settings), { stdio: 'ignore' })
+  const address = `127.0.0.1:${port}`
+  let child: ChildProcess | undefined
+  const kill = async (): Promise<void> => {
+    const running = child
+    child = undefined
+    if (running === undefined || running.exitCode !== null) return
+    const ended = new Promise((resolve) => running.once('exit', resolve))
+    running.kill('SIGKILL')
+    await ended
+  }
+  const answers = async (): Promise<boolean> => {
+    const admin = kafkaOf(address, { retry: { retries: 0 }, connectionTimeout: 500 }).admin()
+    try {
+      await admin.connect()
+      return (await admin.describeCluster()).brokers.length > 0
+    } catch {
+      return false
+    } finally {
+      await admin.disconnect().catch(() => undefined)
+    }
+  }
+  return {
+    address,
+    folder,
+    kill,
+    start: async () => {
+      child = spawn('java', java(jars, 'kafka.Kafka', settings), { stdio: 'ignore' })
+      await until('the broker answers', answers, 90_000)
+    },
+    remove: async () => {
+      await kill()
+      await rm(place, { recursive: true, force: true })
+    },
+  }
+}
