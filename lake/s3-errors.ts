@@ -18,6 +18,8 @@ const ONCE_MORE = ['RequestTimeout', 'ConditionalRequestConflict', 'OperationAbo
 const NETWORK =
   /^(ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_|EHOST|ENET|ESOCKET|EPROTO|HPE_|ERR_STREAM_PREMATURE_CLOSE|ERR_SSL|UND_ERR)/
 
+const CERTIFICATE = /CERT|SELF_SIGNED|UNABLE_TO_|ERR_TLS/
+
 /** A body that ended early, or other bytes than were asked for. */
 export class BrokenTransfer extends Error {
   override name = 'BrokenTransfer'
@@ -34,13 +36,13 @@ export const failureOf = (error: unknown): Failure => {
   const { name, code, $metadata } = error as ClientError
   const status = $metadata?.httpStatusCode
   if (error instanceof BrokenTransfer || name === 'TimeoutError' || NETWORK.test(code ?? '')) return 'passing'
-  if (name === 'CredentialsProviderError') return 'refused'
+  if (name === 'CredentialsProviderError' || CERTIFICATE.test(code ?? '')) return 'refused'
   if (status === undefined || status < 300)
     // A cut inside an answer's XML reaches us as the parser's complaint about a request that got its 200.
     return status === undefined ? 'defect' : 'passing'
   if (status === 404) return MISSING.includes(name) ? 'missing' : 'refused'
   if (status === 412) return 'taken'
-  if (status >= 500 || status === 429 || status === 408 || status === 425) return 'passing'
+  if ((status >= 500 && status !== 501) || status === 429 || status === 408 || status === 425) return 'passing'
   return (status === 400 || status === 409) && ONCE_MORE.includes(name) ? 'passing' : 'refused'
 }
 
@@ -86,7 +88,9 @@ export const refused = (where: string, what: string, cause: unknown): WeirError 
     message: `The object store refuses: ${what}.`,
     expected: `the right to read, write, list and delete in ${where}`,
     got: describe(cause),
-    next: NEXT[(cause as Error).name] ?? 'check the credentials, the policy of the bucket, its name and region',
+    next:
+      NEXT[(cause as Error).name] ??
+      'check the endpoint, its certificate, the credentials, the policy of the bucket, its name and region',
     cause: causeOf(cause),
   })
 

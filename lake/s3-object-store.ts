@@ -6,7 +6,7 @@
 import { createHash } from 'node:crypto'
 import { open } from 'node:fs/promises'
 import type { ObjectStore } from '../model/ports/object-store.ts'
-import { type Fetched, openFileCache } from './file-cache.ts'
+import { type Fetched, type FileCache, openFileCache } from './file-cache.ts'
 import { checkKey, checkPrefix } from './keys.ts'
 import { connectS3, type S3Options } from './s3-client.ts'
 import { corrupt } from './s3-errors.ts'
@@ -34,17 +34,18 @@ export const openS3Store = async (options: S3StoreOptions): Promise<ObjectStore>
   const { cacheFolder, cacheBytes, leaseMs, partBytes = 8 * 1024 * 1024, uploadAgeMs = 86_400_000 } = options
   if (options.prefix !== undefined) checkPrefix(options.prefix)
   const s3 = await connectS3(options)
-  try {
+  const ready = async (): Promise<FileCache> => {
     if (options.probe !== false) {
       await probeStore(s3)
       // Housekeeping: the right to list uploads, or the whole function, may be missing.
       await abortOldUploads(s3, uploadAgeMs).catch(() => 0)
     }
-  } catch (error) {
+    return openFileCache({ folder: cacheFolder, maxBytes: cacheBytes, leaseMs })
+  }
+  const cache = await ready().catch((error: unknown) => {
     s3.close()
     throw error
-  }
-  const cache = await openFileCache({ folder: cacheFolder, maxBytes: cacheBytes, leaseMs })
+  })
   const nameOf = (key: string): string => createHash('sha256').update(`${s3.where}/${s3.prefix}${key}`).digest('hex')
 
   const download = async (key: string, size: number, path: string): Promise<Fetched> => {
