@@ -68,7 +68,7 @@ export const openWorld = async (options: WorldOptions): Promise<World> => {
     settings,
     now: Date.now,
     runWorker: childRunner({
-      lakeFolder: join(options.data, 'lake'),
+      place: { folder: join(options.data, 'lake'), s3: null },
       memory: settings.batch.recomputeMemory,
       processes: settings.batch.recomputeProcesses,
       threads: settings.engine.threads,

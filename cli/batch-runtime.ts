@@ -2,8 +2,6 @@
  * The batch role: archiver loops, schedules, adoption and backfill of changed views, retiring, retention.
  * Invariant: everything here only proposes (the commit decides), so a second batch process is waste, not harm.
  */
-
-import { join } from 'node:path'
 import { adoptViews } from '../batch-layer/adopt.ts'
 import { archiverOf, closeArchivers } from '../batch-layer/archiver.ts'
 import { backfill } from '../batch-layer/backfill.ts'
@@ -51,7 +49,7 @@ export const batchContext = ({ options, ports, alarms }: Shared, role: Role): Ba
       ? {}
       : {
           runWorker: childRunner({
-            lakeFolder: join(ports.dataDir, 'lake'),
+            place: ports.place,
             memory: settings.batch.recomputeMemory,
             processes: settings.batch.recomputeProcesses,
             threads: settings.engine.threads,

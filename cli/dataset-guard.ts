@@ -1,11 +1,11 @@
 /**
  * A dataset's definition is fixed by its first start: what is in the log and the lake was decoded by it.
+ * It lies in the lake's store, where every process of a Weir sees it.
  * Invariant: a server never runs with a definition under which stored events would be read differently.
  */
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import type { Dataset } from '../model/dataset.ts'
 import { WeirError } from '../model/errors.ts'
+import type { ObjectStore } from '../model/ports/object-store.ts'
 
 type Meaning = Record<string, unknown>
 
@@ -32,37 +32,33 @@ const parse = (text: string): unknown => {
 }
 
 /** Only a missing file is a first start: one that cannot be read must never be written anew from the present definition. */
-const parseStored = (text: string, path: string): Stored => {
+const parseStored = (text: string, key: string): Stored => {
   const found = (parse(text) ?? {}) as Partial<Record<keyof Stored, unknown>>
   const { formatVersion, meaning } = found
   if (formatVersion === 1 && typeof meaning === 'object' && meaning !== null) return found as Stored
   const newer = typeof formatVersion === 'number' && formatVersion > 1
   throw new WeirError({
     code: 'WEIR_CLI_DATASET_FILE',
-    message: `The stored definition ${path} cannot be read.`,
+    message: `The stored definition ${key} cannot be read.`,
     expected: 'an object with formatVersion 1 and the meaning of the dataset, as its first start wrote it',
     got: newer ? `format ${formatVersion}` : text === '' ? 'an empty file' : text.slice(0, 100),
-    next: newer ? 'start the version of Weir that wrote it' : 'restore this file from a copy; do not delete it',
+    next: newer
+      ? 'start the version of Weir that wrote it'
+      : 'restore this object of the lake from a copy; do not delete it',
   })
 }
 
 /** Stores the definition at the first start; later ones compare. Throws WEIR_CLI_DATASET_CHANGED, WEIR_CLI_DATASET_FILE. */
-export const guardDataset = async (dataDir: string, dataset: Dataset): Promise<void> => {
-  const folder = join(dataDir, 'datasets')
-  const path = join(folder, `${dataset.name}.json`)
+export const guardDataset = async (store: ObjectStore, dataset: Dataset): Promise<void> => {
+  const key = `datasets/${dataset.name}.json`
   const meaning = meaningOf(dataset)
-  const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return null
-    throw error
-  })
-  if (text === null) {
-    await mkdir(folder, { recursive: true })
-    const aside = `${path}.${process.pid}.tmp`
-    await writeFile(aside, `${JSON.stringify({ formatVersion: 1, meaning } satisfies Stored)}\n`, { flush: true })
-    await rename(aside, path)
-    return
+  let bytes = await store.get(key)
+  if (bytes === null) {
+    const first = Buffer.from(`${JSON.stringify({ formatVersion: 1, meaning } satisfies Stored)}\n`)
+    if ((await store.putIfAbsent(key, first)) === 'written') return
+    bytes = (await store.get(key)) ?? new Uint8Array()
   }
-  const stored = parseStored(text, path)
+  const stored = parseStored(Buffer.from(bytes).toString('utf8'), key)
   const changed = Object.keys(meaning).filter((k) => JSON.stringify(meaning[k]) !== JSON.stringify(stored.meaning[k]))
   const first = changed[0]
   if (first === undefined) return

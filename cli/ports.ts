@@ -2,23 +2,23 @@
  * The ports of one process, opened, and what its roles share. Invariant: whatever is opened here is registered to be closed
  * before the next thing is opened.
  *
- * In the data folder: log/ (LMDB), speed/ (LMDB), lake/ (Delta tables, pointers), rejects/, datasets/, run/, keys.json.
+ * In the data folder: log/ (LMDB), speed/ (LMDB), lake/ (Delta tables, pointers) or cache/ (copies of lake files), where these are not on
+ * servers; rejects/, run/, keys.json.
  */
-import { join, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { type Engine, openEngine } from '../engine/engine.ts'
 import { sqlTools } from '../engine/sql-tools.ts'
 import { openFolderKeys } from '../http/folder-keys.ts'
-import { openFolderStore } from '../lake/folder-object-store.ts'
 import { openHistory, openLake } from '../lake/lake.ts'
 import { openPublications } from '../lake/publications.ts'
-import { openLmdbLog } from '../log/lmdb-log.ts'
 import type { Project } from '../model/project.ts'
 import { openVersions } from '../model/versions.ts'
-import { openLmdbSpeedStore } from '../speed-layer/lmdb-speed-store.ts'
 import type { Alarms } from './alarms.ts'
+import { guardDataset } from './dataset-guard.ts'
 import type { Drift } from './drift.ts'
 import type { Logger } from './logger.ts'
 import type { Role } from './roles.ts'
+import { openLog, openObjectStore, openSpeedStore, storePlace } from './servers.ts'
 
 export type WeirOptions = {
   project: Project
@@ -55,7 +55,11 @@ export const openClosers = (logger: Logger): Closers => {
   }
 }
 
-export const openPorts = async (options: WeirOptions, closers: Closers) => {
+/** A notice has no "works again": it fades. */
+const NOTICE_MS = 600_000
+
+/** Opens what the settings name. Throws what the implementations throw, and WEIR_CLI_DATASET_CHANGED, WEIR_CLI_DATASET_FILE. */
+export const openPorts = async (options: WeirOptions, alarms: Alarms, closers: Closers) => {
   const { project, roles } = options
   const { settings, datasets } = project
   const dataDir = resolve(options.dataDir)
@@ -66,11 +70,14 @@ export const openPorts = async (options: WeirOptions, closers: Closers) => {
   const engineOf = async (): Promise<Engine> =>
     owned(await openEngine({ memoryLimit: settings.engine.memory, threads: settings.engine.threads }))
 
-  const log = owned(await openLmdbLog({ folder: join(dataDir, 'log'), maxBytes: settings.log.maxBytes }))
+  const place = storePlace(settings, dataDir)
+  const store = owned(await openObjectStore(place, true))
+  for (const dataset of datasets) await guardDataset(store, dataset)
+  const late = (error: Error): void => alarms.raise('log/notice', error, NOTICE_MS)
+  const log = owned(await openLog(settings, dataDir, datasets, late))
   for (const dataset of datasets) await log.create(dataset.name, dataset.partitions)
-  const store = owned(await openFolderStore(join(dataDir, 'lake')))
   const publications = openPublications(store)
-  const speed = owned(await openLmdbSpeedStore({ folder: join(dataDir, 'speed') }))
+  const speed = owned(await openSpeedStore(settings, dataDir))
   /** One engine per role: a big job of one does not take the memory of another. */
   const role = async (name: Role) => {
     const engine = await engineOf()
@@ -85,7 +92,7 @@ export const openPorts = async (options: WeirOptions, closers: Closers) => {
   for (const name of roles) own.set(name, await role(name))
   const of = (name: Role) => own.get(name) ?? [...own.values()][0]!
   const versions = openVersions(publications, datasets, sqlTools(of('batch').engine))
-  return { dataDir, log, store, publications, speed, versions, of, keys: await openFolderKeys(dataDir) }
+  return { dataDir, place, log, store, publications, speed, versions, of, keys: await openFolderKeys(dataDir) }
 }
 
 export type Ports = Awaited<ReturnType<typeof openPorts>>

@@ -8,7 +8,6 @@ import { WeirError } from '../model/errors.ts'
 import type { Project } from '../model/project.ts'
 import { type Alarms, openAlarms } from './alarms.ts'
 import { type BatchRuntime, startBatch } from './batch-runtime.ts'
-import { guardDataset } from './dataset-guard.ts'
 import { type Drift, openDrift } from './drift.ts'
 import { lockRoles } from './lock.ts'
 import { startLoop } from './loops.ts'
@@ -50,9 +49,8 @@ export const openWeir = async (options: WeirOptions): Promise<Weir> => {
   try {
     const lock = await lockRoles(resolve(options.dataDir), roles)
     closers.add(lock.release)
-    for (const dataset of project.datasets) await guardDataset(resolve(options.dataDir), dataset)
     going()
-    const ports = await openPorts(options, closers)
+    const ports = await openPorts(options, alarms, closers)
     going()
     const shared = { options, ports, alarms, drift, closers }
     const batch = roles.includes('batch') ? await startBatch(shared) : null

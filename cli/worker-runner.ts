@@ -11,8 +11,9 @@ import { fileURLToPath } from 'node:url'
 import { encodeJob, type ShardJob, type ShardResult, type WorkerRunner } from '../batch-layer/shard.ts'
 import { WeirError } from '../model/errors.ts'
 import { bytesOf, engineShare } from './memory.ts'
+import type { StorePlace } from './servers.ts'
 
-export type WorkerOptions = { lakeFolder: string; memory: string; processes: number; threads: number }
+export type WorkerOptions = { place: StorePlace; memory: string; processes: number; threads: number }
 export type WorkerReply = { result: ShardResult } | { error: { code: string; message: string; next?: string } }
 
 const WATCH_MS = 200
@@ -46,15 +47,7 @@ const tooBig = (memory: string, got: number): WeirError =>
 
 const startChild = (options: WorkerOptions): Child => {
   const limit = bytesOf(options.memory)
-  const args = [
-    'worker',
-    '--lake',
-    options.lakeFolder,
-    '--memory',
-    engineShare(limit),
-    '--threads',
-    String(options.threads),
-  ]
+  const args = ['worker', '--memory', engineShare(limit), '--threads', String(options.threads)]
   const child: ChildProcess = spawn(process.execPath, [...loader, main, ...args], { stdio: ['pipe', 'pipe', 'pipe'] })
   let said = ''
   let dead: WeirError | undefined
@@ -82,6 +75,8 @@ const startChild = (options: WorkerOptions): Child => {
   })
   // A child that is gone refuses what is written to it; its exit tells why.
   child.stdin!.on('error', () => undefined)
+  // Not on the command line, which everybody on the machine can read: it may hold a secret.
+  child.stdin!.write(`${JSON.stringify(options.place)}\n`)
   createInterface({ input: child.stdout! }).on('line', (line) => {
     const reply = JSON.parse(line) as WorkerReply
     if ('result' in reply) waiting?.resolve(reply.result)

@@ -1,28 +1,33 @@
-/** `weir worker` (hidden): shards of a recompute, one JSON job a line on stdin, one JSON reply a line on stdout. Started by worker-runner.ts. */
+/**
+ * `weir worker` (hidden): shards of a recompute. On stdin first the place of the lake's store, then one JSON job a line; on stdout one JSON
+ * reply a line. Started by worker-runner.ts.
+ */
 import { createInterface } from 'node:readline'
 import type { Command } from 'commander'
 import { decodeJob, runShard } from '../../batch-layer/shard.ts'
 import { openEngine } from '../../engine/engine.ts'
-import { openFolderStore } from '../../lake/folder-object-store.ts'
 import { WeirError } from '../../model/errors.ts'
+import { openObjectStore, type StorePlace } from '../servers.ts'
 import type { WorkerReply } from '../worker-runner.ts'
 
-type WorkerCommandOptions = { lake: string; memory: string; threads: string }
+type WorkerCommandOptions = { memory: string; threads: string }
 
 export const workerCommand = (program: Command): void => {
   program
     .command('worker', { hidden: true })
-    .requiredOption('--lake <folder>')
     .requiredOption('--memory <size>')
     .option('--threads <n>', '', '1')
     .action(async (options: WorkerCommandOptions) => {
       // Ctrl-C in a terminal reaches children too: the parent decides when they end.
       process.on('SIGINT', () => undefined)
-      const store = await openFolderStore(options.lake)
+      const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
+      const { value: place, done } = await lines.next()
+      if (done) return
+      const store = await openObjectStore(JSON.parse(place) as StorePlace, false)
       const engine = await openEngine({ memoryLimit: options.memory, threads: Number(options.threads) })
       const end = (): never => process.exit(0)
       process.on('SIGTERM', () => void engine.close().finally(end))
-      for await (const line of createInterface({ input: process.stdin })) {
+      for await (const line of { [Symbol.asyncIterator]: () => lines }) {
         let reply: WorkerReply
         try {
           reply = { result: await runShard({ store, engine, now: Date.now }, decodeJob(line)) }

@@ -29,7 +29,7 @@ test('a shard without files, one whose input is missing, a child beyond its memo
       files,
       ranges: [{ partition: 0, from: 0, to: 10 }],
     })
-    const runner = (memory: string) => childRunner({ lakeFolder: folder, memory, processes: 2, threads: 1 })
+    const runner = (memory: string) => childRunner({ place: { folder, s3: null }, memory, processes: 2, threads: 1 })
     const missing = job('jobs/b.json', [{ key: 'events/visits/none.parquet', size: 3, rows: 1 }])
     await expect(runner('1GB')([missing], {})).rejects.toMatchObject({ code: 'WEIR_LAKE_CORRUPT' })
     // Node alone is bigger than this.

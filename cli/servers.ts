@@ -1,0 +1,105 @@
+/**
+ * From settings to the implementations behind the ports: Kafka or the embedded log, Redis or the embedded speed store, S3 or a
+ * folder. Invariant: nothing of a server that is not named is loaded.
+ */
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { ConnectionOptions } from 'node:tls'
+import type { BullMqConnection } from '../batch-layer/bullmq-connection.ts'
+import { openFolderStore } from '../lake/folder-object-store.ts'
+import { openS3Store } from '../lake/s3-object-store.ts'
+import { type KafkaClientOptions, openKafkaLog } from '../log/kafka-log.ts'
+import { openLmdbLog } from '../log/lmdb-log.ts'
+import type { Dataset } from '../model/dataset.ts'
+import type { EventLog } from '../model/ports/event-log.ts'
+import type { ObjectStore } from '../model/ports/object-store.ts'
+import type { SpeedStore } from '../model/ports/speed-store.ts'
+import type { Settings } from '../model/settings.ts'
+import { itemsOf, type S3Settings, usesKafka, usesRedis, usesS3 } from '../model/settings-servers.ts'
+import { openLmdbSpeedStore } from '../speed-layer/lmdb-speed-store.ts'
+import { openRedisSpeedStore } from '../speed-layer/redis-speed-store.ts'
+
+const tlsOf = async (caFile: string): Promise<ConnectionOptions> =>
+  caFile === '' ? {} : { ca: await readFile(caFile, 'utf8') }
+
+const optional = <T extends object>(options: T): Partial<T> =>
+  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined && value !== '')) as Partial<T>
+
+/** How to reach Kafka. */
+export const kafkaClient = async ({ kafka }: Settings): Promise<KafkaClientOptions> => ({
+  brokers: itemsOf(kafka.brokers),
+  clientId: 'weir',
+  ...(kafka.tls ? { tls: await tlsOf(kafka.caFile) } : {}),
+  ...(kafka.mechanism === 'none'
+    ? {}
+    : { sasl: { mechanism: kafka.mechanism, username: kafka.username, password: kafka.password } }),
+})
+
+export const topicOf =
+  ({ kafka }: Settings) =>
+  (dataset: string): string =>
+    `${kafka.topicPrefix}${dataset}`
+
+/** The event log of the settings. `alarm` is told of records from the future. */
+export const openLog = async (
+  settings: Settings,
+  dataDir: string,
+  datasets: Dataset[],
+  alarm: (error: Error) => void,
+): Promise<EventLog> => {
+  if (!usesKafka(settings)) return openLmdbLog({ folder: join(dataDir, 'log'), maxBytes: settings.log.maxBytes })
+  const { replicationFactor, retentionMs } = settings.kafka
+  const strict = new Set(datasets.flatMap((d) => (d.dedupeWindowMs === undefined ? [] : [d.name])))
+  return openKafkaLog({
+    ...(await kafkaClient(settings)),
+    topicOf: topicOf(settings),
+    needsAppendTime: (dataset) => strict.has(dataset),
+    replicationFactor,
+    retentionMs,
+    alarm,
+  })
+}
+
+/** How to reach Redis; null without one. */
+export const redisConnection = async (settings: Settings): Promise<BullMqConnection | null> => {
+  if (!usesRedis(settings)) return null
+  const { url, cluster, sentinels, sentinelMaster, username, password, tls, caFile } = settings.redis
+  const secure = tls ? await tlsOf(caFile) : undefined
+  return optional({
+    url,
+    cluster: cluster === '' ? undefined : itemsOf(cluster),
+    sentinel: sentinels === '' ? undefined : { nodes: itemsOf(sentinels), name: sentinelMaster },
+    username,
+    password,
+    tls: secure,
+  })
+}
+
+export const openSpeedStore = async (settings: Settings, dataDir: string): Promise<SpeedStore> => {
+  const redis = await redisConnection(settings)
+  if (redis === null) return openLmdbSpeedStore({ folder: join(dataDir, 'speed') })
+  return openRedisSpeedStore({ ...redis, keyPrefix: settings.redis.prefix })
+}
+
+/** What a process needs to know to open the lake's store: the folder, or the bucket and its local cache. */
+export type StorePlace = { folder: string; s3: S3Settings | null }
+
+export const storePlace = (settings: Settings, dataDir: string): StorePlace =>
+  usesS3(settings) ? { folder: join(dataDir, 'cache'), s3: settings.s3 } : { folder: join(dataDir, 'lake'), s3: null }
+
+/** `probe`: try first that the store keeps what it must; a child of a process that tried leaves it out. */
+export const openObjectStore = async ({ folder, s3 }: StorePlace, probe: boolean): Promise<ObjectStore> => {
+  if (s3 === null) return openFolderStore(folder)
+  const { bucket, prefix, endpoint, region, pathStyle, accessKeyId, secretAccessKey, cacheBytes } = s3
+  return openS3Store({
+    bucket,
+    prefix,
+    region,
+    ...optional({ endpoint }),
+    ...(accessKeyId === '' ? {} : { credentials: { accessKeyId, secretAccessKey } }),
+    ...(pathStyle === 'auto' ? {} : { forcePathStyle: pathStyle === 'on' }),
+    cacheFolder: folder,
+    cacheBytes,
+    probe,
+  })
+}
