@@ -21,7 +21,7 @@ export type RedisOptions = {
   password?: string
   db?: number
   tls?: ConnectionOptions
-  /** Longest wait for an answer or a connection in ms; default 5000. */
+  /** Longest wait for an answer or a connection in ms, beyond the time that a large request takes to send; default 5000. */
   timeoutMs?: number
 }
 
@@ -41,6 +41,10 @@ export type RedisConnection = {
 }
 
 const TIMEOUT_MS = 5_000
+/** Time without an answer after which a connection is given up, as a multiple of the time after which a call is. */
+const SOCKET_TIMEOUTS = 4
+/** Slowest network that large requests are given time for, in bytes per ms. */
+const SEND_RATE = 4_000
 /** Longest pause between attempts to connect. */
 const RECONNECT_MS = 1_000
 
@@ -82,8 +86,8 @@ const connect = async (options: RedisOptions, timeoutMs: number): Promise<Redis 
     autoResendUnfulfilledCommands: false,
     maxRetriesPerRequest: 0,
     connectTimeout: timeoutMs,
-    // A server that is there and does not answer (stopped, a half-open connection): the socket is given up.
-    socketTimeout: timeoutMs,
+    // A connection to what is no longer there. Later than the call, which may be a large one that is still being sent.
+    socketTimeout: SOCKET_TIMEOUTS * timeoutMs,
     ...(options.username === undefined ? {} : { username: options.username }),
     ...(options.password === undefined ? {} : { password: options.password }),
     ...(options.db === undefined ? {} : { db: options.db }),
@@ -150,9 +154,9 @@ export const openRedis = async (options: RedisOptions): Promise<RedisConnection>
   client.on('ready', () => {
     last = undefined
   })
-  const attempt = async <T>(isWrite: boolean, call: () => Promise<T>): Promise<T> => {
+  const attempt = async <T>(isWrite: boolean, call: () => Promise<T>, bytes = 0): Promise<T> => {
     try {
-      return await inTime(call(), timeoutMs)
+      return await inTime(call(), timeoutMs + bytes / SEND_RATE)
     } catch (error) {
       throw redisFailure(error, { isWrite, at, last })
     }
@@ -166,16 +170,19 @@ export const openRedis = async (options: RedisOptions): Promise<RedisConnection>
   return {
     at,
     kind,
-    run: (script, keys, args, isWrite) =>
-      attempt(isWrite, async () => {
-        const rest = [keys.length, ...keys, ...args]
+    run: (script, keys, args, isWrite) => {
+      const rest = [keys.length, ...keys, ...args]
+      const bytes = args.reduce<number>((n, a) => n + (Buffer.isBuffer(a) ? a.byteLength : 0), 0)
+      const call = async (): Promise<unknown> => {
         try {
           return await client.callBuffer('evalsha', [script.sha, ...rest])
         } catch (error) {
           if (firstWord(error) !== 'NOSCRIPT') throw error
           return client.callBuffer('eval', [script.lua, ...rest])
         }
-      }),
+      }
+      return attempt(isWrite, call, bytes)
+    },
     read: (command, args) => attempt(false, () => client.callBuffer(command, args)),
     onMasters: async (command, args) => {
       const nodes = 'nodes' in client ? client.nodes('master') : [client]
