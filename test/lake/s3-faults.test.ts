@@ -1,5 +1,6 @@
 /** The S3 store behind a proxy that answers 409, 412, 500, 503, loses replies, cuts, stalls and delays (fault 15 of PROMISES, rule 10). */
 import { writeFile } from 'node:fs/promises'
+import { inspect } from 'node:util'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import type { S3StoreOptions } from '../../lake/s3-object-store.ts'
 import type { ObjectStore } from '../../model/ports/object-store.ts'
@@ -104,18 +105,18 @@ describe.skipIf(endpoint === null)('an S3 store that fails', () => {
     })
 
     it('gives up at the deadline, and says so without secrets', async () => {
-      const secret = 'very-secret-indeed'
-      const store = await open({ deadlineMs: 300, credentials: { accessKeyId: 'AKIDKNOWN', secretAccessKey: secret } })
+      const { accessKeyId = '' } = bucket.options.credentials ?? {}
+      const secretAccessKey = 'very-secret-indeed'
+      const store = await open({ deadlineMs: 300, credentials: { accessKeyId, secretAccessKey } })
       proxy.plan(() => 503)
       const failed: unknown = await store.putIfAbsent('never', bytes('x')).catch((e: unknown) => e)
       expect(failed).toMatchObject({ code: 'WEIR_LAKE_UNREACHABLE', retryable: true })
       proxy.plan(noFaults)
       const refused: unknown = await store.get('never').catch((e: unknown) => e)
       expect(refused).toMatchObject({ code: 'WEIR_LAKE_ACCESS', retryable: false })
-      for (const error of [failed, refused] as Error[]) {
-        const told = JSON.stringify([error, error.message, error.stack, Object.entries(error.cause ?? {}), error.cause])
-        expect(told).not.toMatch(/very-secret|AKIDKNOWN|AWS4-HMAC/)
-      }
+      // A store answers a wrong signature with the text that was to be signed, and the client's error holds the whole request.
+      for (const error of [failed, refused])
+        expect(inspect(error, { depth: 20, showHidden: true })).not.toMatch(/very-secret|AWS4-HMAC|authorization/i)
     })
   })
 
