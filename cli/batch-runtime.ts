@@ -12,6 +12,7 @@ import { applyRetention } from '../batch-layer/retention.ts'
 import { retireCovered } from '../batch-layer/retire.ts'
 import type { WeirError } from '../model/errors.ts'
 import type { JobAction, JobRequest, Scheduler } from '../model/ports/scheduler.ts'
+import { workOnAssigned } from './assigned.ts'
 import { startLoop } from './loops.ts'
 import type { Shared } from './ports.ts'
 import type { Role } from './roles.ts'
@@ -61,7 +62,7 @@ export const batchContext = ({ options, ports, alarms }: Shared, role: Role): Ba
 export const startBatch = async (shared: Shared): Promise<BatchRuntime> => {
   const { options, ports, alarms, drift, closers } = shared
   const { settings, datasets, views } = options.project
-  const { log, versions } = ports
+  const { versions } = ports
   const ctx = batchContext(shared, 'batch')
   closers.add(() => closeArchivers(ctx))
   const loop = (name: string, step: (signal: AbortSignal) => Promise<number>): void => {
@@ -72,16 +73,22 @@ export const startBatch = async (shared: Shared): Promise<BatchRuntime> => {
   await versions.refresh()
   const filling = new Set(waiting.map((v) => v.name))
 
-  for (const dataset of datasets) {
-    const archiver = archiverOf(ctx, dataset.name)
-    const pauseMs = Math.max(50, Math.min(1_000, settings.archive.maxAgeMs / 5))
-    for (const partition of await log.partitions(dataset.name))
-      loop(`archive/${dataset.name}/${partition}`, async () => {
+  const pauseMs = Math.max(50, Math.min(1_000, settings.archive.maxAgeMs / 5))
+  const archiving = await workOnAssigned(shared, 'batch', 'archive', async (dataset, partition) => {
+    const archiver = archiverOf(ctx, dataset)
+    return {
+      step: async () => {
         const outcome = await archiver.step(partition)
         const { stopped } = archiver.state(partition)
         if (stopped) throw stopped
         return outcome === 'archived' ? 0 : pauseMs
-      })
+      },
+      // Archivers are the context's: extends use them too.
+      close: async () => undefined,
+    }
+  })
+  closers.add(archiving.stop)
+  for (const dataset of datasets) {
     loop(`retention/${dataset.name}`, async () => {
       await applyRetention(ctx, dataset)
       return RETENTION_MS

@@ -56,7 +56,7 @@ export const observe = (registry: Registry, { ports, alarms, drift, speed, optio
       collect: () =>
         replace(
           events,
-          speed.workers.flatMap(({ dataset, partition, worker }) => {
+          speed.workers().flatMap(({ dataset, partition, worker }) => {
             const { counted, duplicate, dead } = worker.state()
             return Object.entries({ counted, duplicate, dead }).map(([fate, value]) => ({
               labels: { dataset, partition: String(partition), fate },
@@ -73,7 +73,7 @@ export const observe = (registry: Registry, { ports, alarms, drift, speed, optio
       collect: () =>
         replace(
           applied,
-          speed.workers.flatMap(({ dataset, partition, worker }) => {
+          speed.workers().flatMap(({ dataset, partition, worker }) => {
             const { position } = worker.state()
             return position === null
               ? []

@@ -44,7 +44,7 @@ const noScheduler = (): Scheduler => {
 
 /** Why the process is not ready, for the key of an administrator. */
 const reasonsOf = ({ options, ports, alarms, batch, speed }: ServeOptions): string[] => [
-  ...(speed?.notAttached() ?? []).map((name) => `${name} has not looked at its stored state yet`),
+  ...(speed?.notReady() ?? []),
   ...options.project.views
     .filter((v) => options.roles.includes('serving') && ports.versions.active(v.name) === null)
     .map((v) => `${v.name} has no version that serves${batch === null ? ': start the batch role' : ''}`),
