@@ -27,18 +27,30 @@ import { installS3, prepareS3, s3Answers } from './s3.ts'
 const CLUSTER_NODES = 6
 const USAGE = 'usage: npm run services -- start | stop | env | restart <kafka|redis|s3|redis-cluster-1…6> [KILL|TERM]'
 
-/** Free ports. A Redis of a cluster also listens 10,000 above its own. */
-const freePorts = async (count: number): Promise<number[]> => {
-  const held: Server[] = []
-  while (held.length < count) {
+/** Null when the port is taken. */
+const listen = (port: number): Promise<Server | null> =>
+  new Promise((resolve) => {
     const server = createServer()
-    await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve))
-    if ((server.address() as AddressInfo).port > 55_000) server.close()
-    else held.push(server)
+    server.once('error', () => resolve(null)).listen(port, '127.0.0.1', () => resolve(server))
+  })
+const portOf = (server: Server): number => (server.address() as AddressInfo).port
+
+/** Free ports, each with the one 10,000 above it free too: there a Redis of a cluster talks to the others. */
+const freePorts = async (count: number): Promise<number[]> => {
+  const [ports, rest]: [Server[], Server[]] = [[], []]
+  while (ports.length < count) {
+    const server = await listen(0)
+    if (server === null) continue
+    const above = portOf(server) > 55_000 ? null : await listen(portOf(server) + 10_000)
+    if (above === null) rest.push(server)
+    else {
+      ports.push(server)
+      rest.push(above)
+    }
   }
-  const ports = held.map((s) => (s.address() as AddressInfo).port)
-  await Promise.all(held.map((s) => new Promise((resolve) => s.close(resolve))))
-  return ports
+  const found = ports.map(portOf)
+  await Promise.all([...ports, ...rest].map((s) => new Promise((resolve) => s.close(resolve))))
+  return found
 }
 
 const answers = (name: string): ((port: number) => Promise<boolean>) =>

@@ -88,7 +88,7 @@ export const end = async (service: Service, signal: NodeJS.Signals = 'SIGTERM'):
 }
 
 /** Waits until `ready` holds; fails with the end of the log when it does not in time, or when the process is gone. */
-export const waitFor = async (service: Service, ready: () => Promise<boolean>, deadlineMs = 60_000): Promise<void> => {
+export const waitFor = async (service: Service, ready: () => Promise<boolean>, deadlineMs = 120_000): Promise<void> => {
   const since = performance.now()
   while (!(await ready().catch(() => false))) {
     const gone = !isAlive(service)
