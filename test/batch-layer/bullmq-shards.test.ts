@@ -211,7 +211,7 @@ for (const { name, connection } of SERVERS)
         const carryOut = createJobRunner(ctx)
         const opened = await openBullMqScheduler({
           ...common(),
-          lockMs: 600,
+          lockMs: 1_500,
           work: true,
           // It never hears that it lost the job, and works on, together with the one who has it now.
           runner: async (request, { progress }) => {
@@ -233,7 +233,7 @@ for (const { name, connection } of SERVERS)
           if (entered === 1) await client.del(`${prefix}:${id.slice(0, id.indexOf('-'))}:${id}:lock`)
           return entered === 2
         }, 'the second run')
-        await until(async () => outcomes.length === 2 && (await a.job(id))?.state === 'done', 'both ends')
+        await until(async () => outcomes.length >= 2 && (await a.job(id))?.state === 'done', 'both ends')
         expect(outcomes).toContain('published')
         await exact(byHour)
         await w.append(random, 5)
