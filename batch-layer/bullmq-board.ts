@@ -49,7 +49,7 @@ export const openBullMqBoard = async (
   options: BullMqBoardOptions,
 ): Promise<{ plugin: BoardPlugin; close(): Promise<void> }> => {
   const { connection, basePath = '/admin/jobs' } = options
-  const alarm = options.alarm ?? ((error) => process.emitWarning(String(error), { code: 'WEIR_BATCH_BOARD' }))
+  const alarm = options.alarm ?? ((error) => process.emitWarning(String(error), { code: 'WEIR_BATCH_ALARM' }))
   const prefix = checkedPrefix(options.prefix ?? DEFAULT_PREFIX)
   const { createBullBoard } = await import('@bull-board/api')
   const { BullMQAdapter } = await import('@bull-board/api/bullMQAdapter')

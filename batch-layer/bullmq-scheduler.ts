@@ -46,6 +46,8 @@ export type BullMqSchedulerOptions = {
   backoffMs?: number
   /** How long a job belongs to a process that gives no sign, ms; then another one takes it. Default 30,000. */
   lockMs?: number
+  /** How often schedules that Redis has lost are looked for, ms. Default 60,000. */
+  healMs?: number
   alarm?(error: unknown): void
 }
 
@@ -72,7 +74,6 @@ export const openBullMqScheduler = async (options: BullMqSchedulerOptions): Prom
   }
 
   const submit = async (request: JobRequest): Promise<string> => {
-    checkOpen()
     const counts = await Promise.all(kinds.map((kind) => queues[kind].getJobCountByTypes('wait', 'delayed')))
     if (counts.reduce((a, b) => a + b, 0) >= most)
       throw refused(`${most} jobs are waiting already.`, 'wait for some of them to end')
@@ -139,6 +140,7 @@ export const openBullMqScheduler = async (options: BullMqSchedulerOptions): Prom
     waiting,
     prefix,
     lockMs,
+    ...(options.healMs === undefined ? {} : { healMs: options.healMs }),
     alarm,
     fire: async (requests) => {
       for (const request of requests) if (!(await isBusy(request))) await submit(request)
@@ -159,7 +161,10 @@ export const openBullMqScheduler = async (options: BullMqSchedulerOptions): Prom
       checkOpen()
       await asked(connection, () => ticks.add(name, expression, timeZone, request))
     },
-    submit: (request) => asked(connection, () => submit(request)),
+    submit: async (request) => {
+      checkOpen()
+      return asked(connection, () => submit(request))
+    },
     job: (id) => asked(connection, () => find(id)),
     jobs: (limit) => asked(connection, () => list(limit)),
     cancel: (id) => asked(connection, () => cancel(id)),

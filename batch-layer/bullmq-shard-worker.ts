@@ -49,7 +49,7 @@ export type ShardWorkerOptions = ShardQueueOptions & {
 }
 
 const inflate = promisify(inflateRaw)
-export const warnOfShards = (error: unknown): void => process.emitWarning(String(error), { code: 'WEIR_BATCH_SHARDS' })
+export const warnOfShards = (error: unknown): void => process.emitWarning(String(error), { code: 'WEIR_BATCH_ALARM' })
 
 export const openBullMqShardWorker = async (options: ShardWorkerOptions): Promise<{ close(): Promise<void> }> => {
   const { connection, concurrency = 1, drainMs = 5_000, lockMs = 30_000, alarm = warnOfShards } = options

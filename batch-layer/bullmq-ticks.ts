@@ -1,7 +1,7 @@
 /**
  * Schedules over BullMQ: one job scheduler per name, whatever the number of processes that register it. Invariants: an expression fires
  * at the same instants as in the embedded profile, because croner reads it here too; one tick is handled by one process, which has its
- * requests from its own settings; a tick that a process does not know is left to one that does.
+ * requests from its own settings; a tick that a process does not know is left to one that does; schedules come back when Redis lost them.
  */
 import type { Job as Kept } from 'bullmq'
 import type { JobRequest } from '../model/ports/scheduler.ts'
@@ -16,6 +16,8 @@ export type TicksOptions = {
   waiting: RedisClient | null
   prefix: string
   lockMs: number
+  /** How often schedules that were lost are looked for, ms. Default 60,000. */
+  healMs?: number
   fire(requests: JobRequest[]): Promise<void>
   alarm(error: unknown): void
 }
@@ -35,18 +37,20 @@ const UNKNOWN_PAUSE_MS = 500
 const COLLISION_MS = 5_000
 const COLLISION_PAUSE_MS = 50
 
+type Known = { expression: string; timeZone: string; request(): JobRequest[] }
+
 /** BullMQ's question when a schedule fires next. Undefined: never again. */
 export const repeatStrategy = (afterMs: number, { pattern, tz }: { pattern?: string; tz?: string }) =>
   nextTime(pattern ?? '', tz ?? 'UTC', afterMs) ?? undefined
 
 export const openTicks = async (options: TicksOptions): Promise<Ticks> => {
-  const { client, waiting, prefix, alarm } = options
+  const { client, waiting, prefix, healMs = 60_000, alarm } = options
   const { DelayedError, Worker } = await import('bullmq')
   const queue = await openQueue<Record<string, never>, void>(QUEUES.ticks, client, prefix, alarm, { repeatStrategy })
-  const known = new Map<string, () => JobRequest[]>()
+  const known = new Map<string, Known>()
 
   const tick = async (job: Kept<Record<string, never>, void>, token?: string): Promise<void> => {
-    const request = known.get(job.name)
+    const request = known.get(job.name)?.request
     if (request !== undefined) {
       try {
         await options.fire(request())
@@ -84,12 +88,22 @@ export const openTicks = async (options: TicksOptions): Promise<Ticks> => {
     }
   }
 
+  /** A Redis that began anew has no schedules, and what should have fired long ago never will. */
+  const heal = async (): Promise<void> => {
+    for (const [name, { expression, timeZone }] of known) {
+      const found = await queue.getJobScheduler(name)
+      if ((found?.next ?? 0) < Date.now() - healMs) await upsert(name, expression, timeZone)
+    }
+  }
+  const healing = setInterval(() => void heal().catch(alarm), healMs)
+  healing.unref()
+
   return {
     add: async (name, expression, timeZone, request) => {
       readable(name, expression, timeZone, () => {
         if (nextTime(expression, timeZone, Date.now()) === null) throw new Error('it never comes')
       })
-      known.set(name, request)
+      known.set(name, { expression, timeZone, request })
       await upsert(name, expression, timeZone)
     },
     retain: async (names) => {
@@ -97,6 +111,7 @@ export const openTicks = async (options: TicksOptions): Promise<Ticks> => {
         if (key !== undefined && !names.includes(key)) await queue.removeJobScheduler(key)
     },
     close: async () => {
+      clearInterval(healing)
       await worker?.close()
       await queue.close()
     },

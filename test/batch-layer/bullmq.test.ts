@@ -200,6 +200,17 @@ for (const { name, connection } of SERVERS)
       expect(alarms).toEqual([])
     })
 
+    it('puts schedules back that Redis has lost, stops what it ran for nobody, and goes on', async () => {
+      const a = await node('a', { healMs: 300 })
+      await a.schedule('often', 'every 1 seconds', 'UTC', () => [extend('v')])
+      await started(1)
+      await removeKeys(server, prefix)
+      expect(await until(async () => calls[0]!.signal.aborted, 'the stop')).toBe(true)
+      await started(2)
+      calls[1]!.end()
+      await until(async () => (await a.jobs(10)).some((job) => job.state === 'done'), 'the end')
+    })
+
     it('says that Redis cannot be reached, without a secret', async () => {
       const gone = { url: 'redis://someone:secret-word@127.0.0.1:1' }
       const error = await openBullMqScheduler({
