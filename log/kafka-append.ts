@@ -33,6 +33,8 @@ type Queue = {
   hint?: { logId: string; epoch: number; from: number; effectiveMs: number }
 }
 
+/** Position after the first n records of a send. */
+type After = (n: number) => Position
 type Stored = { baseOffset: number; appendTimeMs: number }
 
 /** Headers and framing of one record, about. */
@@ -56,9 +58,9 @@ export const openProducer = (cluster: Cluster, proofs: Proofs, options: Producer
       }
     })
 
-  /** Positions after each record of a send that was answered: the answer lacks the leader epoch. */
+  /** Positions in a send that was answered: the answer lacks the leader epoch. */
   const positions = (topic: string, partition: number, queue: Queue, records: NewRecord[], stored: Stored) =>
-    cluster.onLeader(topic, partition, `the epoch of ${topic}/${partition}`, async (leader): Promise<Position[]> => {
+    cluster.onLeader(topic, partition, `the epoch of ${topic}/${partition}`, async (leader): Promise<After> => {
       const { baseOffset, appendTimeMs } = stored
       const { logId } = leader.topic
       const view = viewOf(leader, partition)
@@ -68,18 +70,13 @@ export const openProducer = (cluster: Cluster, proofs: Proofs, options: Producer
       const epoch = isSame ? known.epoch : await view.epochAt(baseOffset)
       const effectiveMs = Math.max(known?.effectiveMs ?? 0, appendTimeMs)
       queue.hint = { logId, epoch, from: baseOffset, effectiveMs }
-      const after = records.map(({ recordId }, i) => {
-        const offset = baseOffset + i
-        return { logId, offset: offset + 1, fingerprint: ownFingerprint(epoch, offset, recordId), effectiveMs }
-      })
-      proofs.keep(`${topic}/${partition}`, { position: after.at(-1)!, epoch })
+      const after: After = (n) => {
+        const fingerprint = ownFingerprint(epoch, baseOffset + n - 1, records[n - 1]!.recordId)
+        return { logId, offset: baseOffset + n, fingerprint, effectiveMs }
+      }
+      proofs.keep(`${topic}/${partition}`, { position: after(records.length), epoch })
       return after
     })
-
-  const send = async (topic: string, partition: number, queue: Queue, records: NewRecord[]): Promise<Position[]> => {
-    const stored = await produce(topic, partition, records)
-    return positions(topic, partition, queue, records, stored)
-  }
 
   const drain = async (topic: string, partition: number, queue: Queue): Promise<void> => {
     queue.running = true
@@ -92,18 +89,21 @@ export const openProducer = (cluster: Cluster, proofs: Proofs, options: Producer
         group.push(queue.jobs.shift()!)
       }
       try {
-        const after: Position[] = []
+        // A group has several parts only when it is a single append larger than one send.
+        let after: After | undefined
+        let last = 0
         for (const part of cutRecords(
           group.flatMap((job) => job.records),
           options.sendBytes,
         )) {
           if (!options.isOpen()) throw closed()
-          after.push(...(await send(topic, partition, queue, part)))
+          after = await positions(topic, partition, queue, part, await produce(topic, partition, part))
+          last = part.length
         }
         let n = 0
         for (const job of group) {
           n += job.records.length
-          job.resolve(after[n - 1]!)
+          job.resolve(after!(group.length === 1 ? last : n))
         }
       } catch (error) {
         for (const job of group) job.reject(error)

@@ -143,21 +143,29 @@ export const readMessages = async (batch: Batch, headers: string[], maxBytes: nu
   }
 }
 
+/** Names and texts of headers are ASCII. */
 export type NewMessage = { value: Uint8Array; headers: [string, string][] }
+
+/** Bytes of a length or count as a zigzag varint. */
+const sizeOf = (n: number): number => {
+  let size = 1
+  for (let rest = n * 2; rest > 0x7f; rest = Math.floor(rest / 0x80)) size++
+  return size
+}
 
 /** One batch of messages without keys, all of the time `timeMs`. The broker sets offsets, epoch and, where it is to, the time. */
 export const encodeBatch = async (messages: NewMessage[], timeMs: number, codec: 'none' | 'gzip'): Promise<Buffer> => {
-  const size = messages.reduce((sum, m) => sum + m.value.byteLength + 128, 0)
-  const records = newWriter(size)
+  const records = newWriter(messages.reduce((sum, m) => sum + m.value.byteLength + 128, 0))
   messages.forEach(({ value, headers }, delta) => {
-    const body = newWriter(value.byteLength + 128)
-    body.int8(0).varint(0).varint(delta).varint(-1) // attributes, time, offset, no key
-    body.varint(value.byteLength).raw(value).varint(headers.length)
-    for (const [name, text] of headers) {
-      body.varint(name.length).raw(Buffer.from(name)).varint(text.length).raw(Buffer.from(text))
-    }
-    const bytes = body.done()
-    records.varint(bytes.byteLength).raw(bytes)
+    const headerBytes = headers.reduce(
+      (sum, [name, text]) => sum + sizeOf(name.length) + name.length + sizeOf(text.length) + text.length,
+      sizeOf(headers.length),
+    )
+    // Attributes, time and the absent key take one byte each.
+    records.varint(3 + sizeOf(delta) + sizeOf(value.byteLength) + value.byteLength + headerBytes)
+    records.int8(0).varint(0).varint(delta).varint(-1)
+    records.varint(value.byteLength).raw(value).varint(headers.length)
+    for (const [name, text] of headers) records.varint(name.length).ascii(name).varint(text.length).ascii(text)
   })
   const plain = records.done()
   const packed = codec === 'gzip' ? await packGzip(plain) : plain

@@ -15,6 +15,7 @@ import { openProofs } from './kafka-partition.ts'
 import { openPositions, TOPIC_AGE_MS } from './kafka-positions.ts'
 import { openReader } from './kafka-read.ts'
 import { checkSettings, createTopic, readSettings, type TopicSettings } from './kafka-topics.ts'
+import { openWaiting } from './kafka-waiting.ts'
 import { badRecord, closed, unknownPartition } from './log-errors.ts'
 
 export type KafkaClientOptions = {
@@ -50,7 +51,7 @@ export type KafkaLogOptions = KafkaClientOptions & {
   /** Bytes that may wait for their send before appends are refused with WEIR_LOG_BUSY; default 256 MiB. */
   maxPendingBytes?: number
   compression?: 'none' | 'gzip'
-  /** Longest wait of one fetch, ms; default 500. */
+  /** Longest wait of one fetch, ms; default 2,000. */
   pollMs?: number
   now?: () => number
   /** Told of records from the future (WEIR_LOG_CLOCK_AHEAD), at most once a minute for each partition. */
@@ -83,12 +84,14 @@ export const openKafkaLog = async (options: KafkaLogOptions): Promise<KafkaLog> 
     isOpen: () => isOpen,
   })
   const proofs = openProofs()
-  const read = openReader(cluster, proofs, {
-    pollMs: options.pollMs ?? 500,
+  const pollMs = options.pollMs ?? 2_000
+  const reader = openReader(cluster, proofs, {
+    pollMs,
     now: options.now ?? Date.now,
     alarm: options.alarm ?? (() => undefined),
     isOpen: () => isOpen,
   })
+  const read = openWaiting(reader, pollMs)
   const positions = openPositions(cluster, proofs)
   const append = openProducer(cluster, proofs, {
     sendBytes: options.sendBytes ?? 900_000,

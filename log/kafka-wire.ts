@@ -14,6 +14,7 @@ export type Writer = {
   /** Zigzag varint of a safe integer. */
   varint(value: number): Writer
   raw(bytes: Uint8Array): Writer
+  ascii(text: string): Writer
   /** A topic id: 16 bytes from its 22 characters of base64url. */
   uuid(text: string): Writer
   string(value: string | null): Writer
@@ -90,6 +91,11 @@ export const newWriter = (sizeHint = 256): Writer => {
     raw: (bytes) => {
       const to = room(bytes.byteLength)
       buffer.set(bytes, to)
+      return writer
+    },
+    ascii: (text) => {
+      const to = room(text.length)
+      buffer.write(text, to, 'latin1')
       return writer
     },
     uuid: (text) => writer.raw(Buffer.from(text, 'base64url')),
