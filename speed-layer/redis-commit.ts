@@ -8,7 +8,7 @@ import { decodeJson, encodeJson } from './lmdb-values.ts'
 import type { Argument } from './redis-client.ts'
 import { tooLarge } from './redis-errors.ts'
 import { COMMIT, COMMIT_WHEN_FULL, type Script } from './redis-scripts.ts'
-import { encodeChange, encodeRedisBlock, headerName, neededHashes, type RedisKeys } from './redis-values.ts'
+import { encodeChange, encodeRedisBlocks, headerName, neededHashes, type RedisKeys } from './redis-values.ts'
 import { CHANGELOG_ENTRIES } from './store-rules.ts'
 
 /** What is stored under a key, as a decision sees it. */
@@ -28,8 +28,8 @@ export type Change = {
   drop?: string[]
   /** Hashes that lose some blocks, whichever. */
   trim?: { hash: string; blocks: number }[]
-  /** `isNew`: whatever is under that name goes first. */
-  put?: { hash: string; isNew: boolean; blocks: Block[] }[]
+  /** `isNew`: whatever is under that name goes first. `staged`: where the blocks have been put aside. */
+  put?: { hash: string; isNew: boolean; blocks: Block[]; staged?: string | undefined }[]
 }
 
 /** Redis closes a connection that sends a command of 1 GiB. */
@@ -44,15 +44,16 @@ export const commitCall = async (
   { next, changelog, drop = [], trim = [], put = [] }: Change,
 ): Promise<{ script: Script; names: string[]; args: Argument[]; after: Stored | null }> => {
   const needed = new Set(neededHashes(keys, stored.header))
-  const hashes = [...new Set([...needed, ...drop, ...trim.map((t) => t.hash), ...put.map((p) => p.hash)])]
+  const written = [...trim.map((t) => t.hash), ...put.flatMap((p) => [p.hash, ...(p.staged ? [p.staged] : [])])]
+  const hashes = [...new Set([...needed, ...drop, ...written])]
   const numberOf = new Map(hashes.map((hash, i) => [hash, i + 4]))
   const operations: Argument[] = []
   for (const hash of drop) operations.push('drop', numberOf.get(hash)!, 0)
   for (const { hash, blocks } of trim) operations.push('trim', numberOf.get(hash)!, blocks)
-  for (const { hash, isNew, blocks } of put) {
-    operations.push(isNew ? 'new' : 'put', numberOf.get(hash)!, blocks.length)
-    const values = await Promise.all(blocks.map(encodeRedisBlock))
-    for (const [i, { id }] of blocks.entries()) operations.push(id, values[i]!)
+  for (const { hash, isNew, blocks, staged } of put) {
+    operations.push(staged ? 'take' : isNew ? 'new' : 'put', numberOf.get(hash)!, blocks.length)
+    if (staged) operations.push(numberOf.get(staged)!)
+    else for await (const { id, value } of encodeRedisBlocks(blocks)) operations.push(id, value)
   }
   const size = operations.reduce<number>((n, a) => n + (Buffer.isBuffer(a) ? a.byteLength : 0), 0)
   if (size > MOST_COMMIT_BYTES) throw tooLarge(at, keys.header, size, MOST_COMMIT_BYTES)

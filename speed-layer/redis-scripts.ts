@@ -38,12 +38,16 @@ local operations, at = {}, 7
 while at <= #ARGV do
   local name, key, n = ARGV[at], KEYS[tonumber(ARGV[at + 1]) or 0], tonumber(ARGV[at + 2])
   local puts = name == 'put' or name == 'new'
-  if not key or not n or not (puts or name == 'drop' or name == 'trim') then
+  if not key or not n or not (puts or name == 'take' or name == 'drop' or name == 'trim') then
     return redis.error_reply('ERR weir: an operation is not understood')
   end
   if (name == 'put' or name == 'trim') and kind(key) ~= 'hash' then return 0 end
-  operations[#operations + 1] = { name = name, key = key, n = n, from = at + 3 }
-  at = at + 3 + (puts and 2 * n or 0)
+  local staged = name == 'take' and KEYS[tonumber(ARGV[at + 3]) or 0]
+  if name == 'take' and not (staged and kind(staged) == 'hash' and redis.call('HLEN', staged) == n) then
+    return redis.error_reply('ERR weir: staged blocks are gone')
+  end
+  operations[#operations + 1] = { name = name, key = key, n = n, from = at + 3, staged = staged }
+  at = at + 3 + (puts and 2 * n or 0) + (staged and 1 or 0)
 end
 if at ~= #ARGV + 1 then return redis.error_reply('ERR weir: arguments are missing') end
 
@@ -59,7 +63,11 @@ for _, o in ipairs(operations) do
   else
     if o.name ~= 'put' then redis.call('UNLINK', o.key) end
     if o.name == 'drop' then redis.call('SREM', KEYS[2], o.key) else redis.call('SADD', KEYS[2], o.key) end
-    local last = o.name == 'drop' and 0 or o.from + 2 * o.n - 1
+    if o.staged then
+      redis.call('RENAME', o.staged, o.key)
+      redis.call('PERSIST', o.key)
+    end
+    local last = (o.name == 'put' or o.name == 'new') and o.from + 2 * o.n - 1 or 0
     for i = o.from, last, 1000 do redis.call('HSET', o.key, unpack(ARGV, i, math.min(i + 999, last))) end
   end
 end
@@ -83,10 +91,25 @@ return 1
  * ARGV 1 expected header ('': none), 2 next header ('': as it is), 3 one digit for each hash: '1' if it must exist,
  *      4 changelog: '' as it is, '-' cleared, or an entry, 5 the entry's offset, 6 number of entries to keep,
  *      7… operations, each: name, number of its key in KEYS, n, and for 'put' and 'new' n times id, block.
- *      'put' adds to a hash that exists, 'new' makes one, 'drop' deletes one, 'trim' deletes any n blocks of one
- * Returns 1: done; 0: the header is another one, or a hash is not there: nothing was written
+ *      'put' adds to a hash that exists, 'new' makes one, 'drop' deletes one, 'trim' deletes any n blocks of one; 'take' makes
+ *      one of a staged hash of n blocks, whose number in KEYS follows
+ * Returns 1: done; 0: the header is another one, or a hash is not there: nothing was written. An error, likewise before the
+ *         first write: staged blocks are gone
  */
 export const COMMIT = script(`#!lua${COMMIT_BODY}`)
 
 /** The same for what frees memory or leads to it (a cut lets the batch side take over): also when memory is full. */
 export const COMMIT_WHEN_FULL = script(`#!lua flags=allow-oom${COMMIT_BODY}`)
+
+/**
+ * Blocks put aside for a commit, part by part, so that no request holds Redis up for long. What no commit takes goes by itself.
+ *
+ * KEYS 1 staged hash
+ * ARGV 1 seconds until it goes, 2… id, block
+ * Returns 1
+ */
+export const STAGE = script(`#!lua
+for i = 2, #ARGV, 1000 do redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + 999, #ARGV))) end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+return 1
+`)

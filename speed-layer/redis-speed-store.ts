@@ -13,6 +13,7 @@ import { type Argument, openRedis, type RedisConnection, type RedisOptions } fro
 import { type Change, commitCall, type Stored, sweepOf } from './redis-commit.ts'
 import { badRedisOptions, contended } from './redis-errors.ts'
 import { READ } from './redis-scripts.ts'
+import { stageBlocks } from './redis-stage.ts'
 import {
   decodeChange,
   decodeRedisBlock,
@@ -37,6 +38,8 @@ import {
 export type RedisSpeedStoreOptions = RedisOptions & {
   /** Start of all keys, one for each project that shares the Redis; default `weir`. */
   keyPrefix?: string
+  /** Blocks of an install beyond this many bytes are sent in parts of this size; default 4 MiB, some 30 ms of Redis's time. */
+  requestBytes?: number
 }
 
 type Decision<T> = { answer: T; change?: Change }
@@ -45,16 +48,17 @@ type Decision<T> = { answer: T; change?: Change }
 const MOST_TRIES = 1_000
 /** Blocks asked for by one command: no reply is longer than a moment of Redis's time. */
 const BLOCKS_PER_READ = 64
+const REQUEST_BYTES = 4 * 1024 * 1024
 
 /** Opens the store. Throws what `openRedis` throws. */
 export const openRedisSpeedStore = async (options: RedisSpeedStoreOptions): Promise<SpeedStore> => {
   const prefix = options.keyPrefix ?? 'weir'
   if (!/^[\x21-\x7a|~]{1,100}$/.test(prefix))
     throw badRedisOptions('The prefix of keys is not one.', '1 to 100 visible characters without braces', prefix)
-  return redisSpeedStore(await openRedis(options), prefix)
+  return redisSpeedStore(await openRedis(options), prefix, options.requestBytes ?? REQUEST_BYTES)
 }
 
-export const redisSpeedStore = (redis: RedisConnection, prefix: string): SpeedStore => {
+const redisSpeedStore = (redis: RedisConnection, prefix: string, requestBytes: number): SpeedStore => {
   /** What this handle has last seen of each key: saves a read before an apply, and is never believed without the compare. */
   const known = new Map<string, Stored>()
 
@@ -136,15 +140,22 @@ export const redisSpeedStore = (redis: RedisConnection, prefix: string): SpeedSt
         },
         known.get(redisKeys(prefix, k).header),
       ),
-    install: (k, at, version, epochs) =>
-      change<'applied' | 'stale'>(k, (stored, keys) => {
+    install: async (k, at, version, epochs) => {
+      const keys = redisKeys(prefix, k)
+      const filled = epochs.filter((e) => e.blocks.length > 0)
+      const bytes = filled.flatMap((e) => e.blocks).reduce((n, b) => n + b.bytes.byteLength, 0)
+      const staged: string[] = []
+      if (bytes > requestBytes && decideInstall((await read(k)).header, at, version, epochs) !== null)
+        for (const { blocks } of filled) staged.push(await stageBlocks(redis, keys, blocks, requestBytes))
+      return change<'applied' | 'stale'>(k, (stored) => {
         const next = decideInstall(stored.header, at, version, epochs)
         if (next === null) return { answer: 'stale' }
-        const put = epochs
-          .filter((e) => e.blocks.length > 0)
-          .map(({ epoch, blocks }) => ({ hash: keys.epoch(version, epoch.from), isNew: true, blocks }))
+        const put = filled.map(({ epoch, blocks }, i) => {
+          return { hash: keys.epoch(version, epoch.from), isNew: true, blocks, staged: staged[i] }
+        })
         return { answer: 'applied', change: { next, drop: under(stored, keys.version(version)), put } }
-      }),
+      })
+    },
     cut: (k, version, desired) =>
       change(k, (stored) => {
         const { answer, next } = decideCut(stored.header, version, desired)

@@ -4,6 +4,8 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { blockHash, digestOf } from '../../model/digest.ts'
 import type { Apply, Block, Header, SpeedStore } from '../../model/ports/speed-store.ts'
 import { genesis, type Position } from '../../model/position.ts'
+import { openRedis } from '../../speed-layer/redis-client.ts'
+import { commitCall } from '../../speed-layer/redis-commit.ts'
 import { openRedisSpeedStore } from '../../speed-layer/redis-speed-store.ts'
 import { redisKeys } from '../../speed-layer/redis-values.ts'
 import { emptyEpoch } from '../../speed-layer/store-rules.ts'
@@ -230,6 +232,46 @@ describe.skipIf(service('REDIS_URL') === null)('the speed store on a Redis with 
     await look(direct)
   })
 
+  it('installs in parts: what was put aside is taken whole or not at all, and goes by itself', async () => {
+    const parts = await openRedisSpeedStore({ url: proxy.url, timeoutMs: 2_000, requestBytes: 1_000 })
+    const { position } = (await parts.header(KEY))!
+    const blocks = Array.from({ length: 12 }, (_, i) => block(`b.${i}`, randomBytes(400).toString('hex')))
+    const epoch = { from: G, to: position, blocks: 12, digest: digestOf(blocks.map((b) => b.hash)) }
+    const install = () => parts.install(KEY, position, V, [{ epoch, blocks }])
+    expect(await install()).toBe('applied')
+    const header = (await parts.header(KEY))!
+    const before = await look(direct)
+    const staged = () => server.client.keys('weir:*}:s:*')
+    for (const what of ['request', 'reply'] as const) {
+      proxy.loseNext(what)
+      await expect(install()).rejects.toMatchObject({ code: 'WEIR_SPEED_WRITE_FAILED' })
+      await until('the store', 10_000, async () => ((await parts.header(KEY)) ? true : undefined))
+    }
+    expect(await look(direct)).toEqual(before)
+    const [left] = await staged()
+    expect(await server.client.ttl(left!)).toBeGreaterThan(60)
+    // A commit whose blocks have gone meanwhile writes nothing.
+    const keys = redisKeys('weir', KEY)
+    const redis = await openRedis({ url: server.url })
+    const stored = { bytes: (await server.client.getBuffer(keys.header))!, header, hashes: new Map() }
+    for (const name of [left!, keys.staged('none')]) {
+      const put = [{ hash: keys.epoch(V, G), isNew: true, blocks, staged: name }]
+      const { script, names, args } = await commitCall('', KEY, keys, stored, { next: fresh, put })
+      await expect(redis.run(script, names, args, true)).rejects.toMatchObject({
+        got: expect.stringContaining('staged blocks are gone'),
+      })
+    }
+    await redis.close()
+    expect(await look(direct)).toEqual(before)
+    expect(await install()).toBe('applied')
+    expect(Object.values((await look(direct)).blocks)[0]).toHaveLength(12)
+    expect(await staged()).toEqual([left])
+    for (const name of await server.client.keys('weir:*'))
+      if (name !== left) expect(await server.client.ttl(name)).toBe(-1)
+    expect(await step(parts, [block('b.0', 'x')])).toBe('applied')
+    await parts.close()
+  })
+
   it.each(['h', 'b:', 'c', 'e'])(
     'notices that key %s was deleted or overwritten, and is whole after a rebuild',
     async (kind) => {
@@ -242,10 +284,10 @@ describe.skipIf(service('REDIS_URL') === null)('the speed store on a Redis with 
         await server.client.del(key)
         if (foreign) await (kind === 'h' ? server.client.lpush(key, 'x') : server.client.set(key, 'x'))
         const isLost = kind === 'h' || kind === 'b:'
-        expect(await store.header(KEY)).toEqual(isLost ? null : before)
-        if (kind === 'c') expect(await store.changelog(KEY, 0)).toEqual([])
+        expect(await direct.header(KEY)).toEqual(isLost ? null : before)
+        if (kind === 'c') expect(await direct.changelog(KEY, 0)).toEqual([])
         const next = applyOf(before, [block('d', '1')], await store.blocks(KEY, V, before.views[V]!.epochs[1]!.from))
-        // The header that this handle has kept is still the stored one: it must not be carried on over missing blocks.
+        // This handle has not looked since, and the header that it has kept is the stored one: it must not be carried on.
         expect(await store.apply(KEY, next)).toBe(isLost ? 'stale' : 'applied')
         if (kind === 'c') expect((await store.changelog(KEY, 0)).map((e) => e.to)).toEqual([next.to])
         const expected = isLost ? null : next.to

@@ -3,12 +3,12 @@ import { randomBytes } from 'node:crypto'
 import { Cluster, Redis } from 'ioredis'
 import type { SpeedStore } from '../../model/ports/speed-store.ts'
 import type { RedisOptions } from '../../speed-layer/redis-client.ts'
-import { openRedisSpeedStore } from '../../speed-layer/redis-speed-store.ts'
+import { openRedisSpeedStore, type RedisSpeedStoreOptions } from '../../speed-layer/redis-speed-store.ts'
 
 export type OwnRedis = {
   prefix: string
   options: RedisOptions
-  open(options?: Partial<RedisOptions>): Promise<SpeedStore>
+  open(options?: Partial<RedisSpeedStoreOptions>): Promise<SpeedStore>
   /** Keys under the prefix, on whatever node. */
   keys(): Promise<string[]>
   client: Redis | Cluster
