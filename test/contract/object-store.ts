@@ -24,8 +24,12 @@ export const objectStoreContract = (name: string, make: () => Promise<ObjectStor
       store = await fixture.open()
     })
     afterEach(async () => {
-      await store.close()
-      await fixture.remove()
+      // A fixture is also removed when its store could not be opened.
+      try {
+        await store?.close()
+      } finally {
+        await fixture?.remove()
+      }
     })
 
     it('puts once, and never replaces', async () => {
