@@ -6,17 +6,17 @@ import { adoptViews } from '../batch-layer/adopt.ts'
 import { archiverOf, closeArchivers } from '../batch-layer/archiver.ts'
 import { backfill } from '../batch-layer/backfill.ts'
 import type { BatchContext } from '../batch-layer/context.ts'
-import { openCronerScheduler } from '../batch-layer/croner-scheduler.ts'
 import { createJobRunner } from '../batch-layer/jobs.ts'
 import { applyRetention } from '../batch-layer/retention.ts'
 import { retireCovered } from '../batch-layer/retire.ts'
+import type { WorkerRunner } from '../batch-layer/shard.ts'
 import type { WeirError } from '../model/errors.ts'
 import type { JobAction, JobRequest, Scheduler } from '../model/ports/scheduler.ts'
 import { workOnAssigned } from './assigned.ts'
+import { openScheduler, openShardRunner, scheduledActions } from './job-queues.ts'
 import { startLoop } from './loops.ts'
 import type { Shared } from './ports.ts'
 import type { Role } from './roles.ts'
-import { childRunner } from './worker-runner.ts'
 
 export type BatchRuntime = {
   ctx: BatchContext
@@ -30,7 +30,11 @@ const NOTICE_MS = 600_000
 const IDLE_MS = 3_600_000
 
 /** What the batch layer's functions are given, over the lake and engine of a role of this process. */
-export const batchContext = ({ options, ports, alarms }: Shared, role: Role): BatchContext => {
+export const batchContext = (
+  { options, ports, alarms }: Shared,
+  role: Role,
+  runWorker?: WorkerRunner,
+): BatchContext => {
   const { settings, datasets } = options.project
   const { log, speed, publications, versions } = ports
   const { lake, history, engine } = ports.of(role)
@@ -46,16 +50,7 @@ export const batchContext = ({ options, ports, alarms }: Shared, role: Role): Ba
     settings,
     now: Date.now,
     alarm: (error) => alarms.raise(`batch/${(error as Partial<WeirError>).code ?? 'notice'}`, error, NOTICE_MS),
-    ...(options.inProcessWorkers
-      ? {}
-      : {
-          runWorker: childRunner({
-            place: ports.place,
-            memory: settings.batch.recomputeMemory,
-            processes: settings.batch.recomputeProcesses,
-            threads: settings.engine.threads,
-          }),
-        }),
+    ...(runWorker === undefined ? {} : { runWorker }),
   }
 }
 
@@ -63,7 +58,7 @@ export const startBatch = async (shared: Shared): Promise<BatchRuntime> => {
   const { options, ports, alarms, drift, closers } = shared
   const { settings, datasets, views } = options.project
   const { versions } = ports
-  const ctx = batchContext(shared, 'batch')
+  const ctx = batchContext(shared, 'batch', options.inProcessWorkers ? undefined : await openShardRunner(shared))
   closers.add(() => closeArchivers(ctx))
   const loop = (name: string, step: (signal: AbortSignal) => Promise<number>): void => {
     closers.add(startLoop({ name, alarms, step }).stop)
@@ -108,36 +103,31 @@ export const startBatch = async (shared: Shared): Promise<BatchRuntime> => {
     })
 
   const run = createJobRunner(ctx, { compared: drift.note })
-  const scheduler = openCronerScheduler({
-    // A job that fails is an alarm until one of its kind succeeds.
-    runner: async (request, how) => {
-      const source = `job/${request.action}/${request.view}`
-      try {
-        const result = await run(request, how)
-        alarms.clear(source)
-        return result
-      } catch (error) {
-        if (!how.signal.aborted) alarms.raise(source, error)
-        throw error
-      }
-    },
-    concurrent: settings.batch.jobs,
-    // Running jobs are cancelled in time for the rest to close: what they did is kept, or is nowhere.
-    drainMs: settings.server.stopMs / 4,
-    alarm: (error) => alarms.raise('batch/schedule', error, NOTICE_MS),
+  // A job that fails is an alarm until one of its kind succeeds.
+  const scheduler = await openScheduler(shared, async (request, how) => {
+    const source = `job/${request.action}/${request.view}`
+    try {
+      const result = await run(request, how)
+      alarms.clear(source)
+      return result
+    } catch (error) {
+      if (!how.signal.aborted) alarms.raise(source, error)
+      throw error
+    }
   })
-  closers.add(() => scheduler.close())
   // A view that left the project still serves: without extends its cut would hold up retention, and its epochs grow, for ever.
   const everyView = (action: JobAction) => (): JobRequest[] => {
     const serving = versions.all().flatMap((v) => (v.state === 'active' && v.compiled !== null ? [v.view] : []))
     return [...new Set([...views.map((v) => v.name), ...serving])].map((view) => ({ view, action }))
   }
   const { timeZone, schedules } = settings
-  for (const action of ['extend', 'recompute', 'verify'] as const)
-    if (schedules[action] !== 'off') await scheduler.schedule(action, schedules[action], timeZone, everyView(action))
-  if (schedules.compact !== 'off')
-    await scheduler.schedule('compact', schedules.compact, timeZone, () =>
-      datasets.map((d) => ({ view: d.name, action: 'compact' })),
+  const everyDataset = (): JobRequest[] => datasets.map((d) => ({ view: d.name, action: 'compact' }))
+  for (const action of scheduledActions(shared))
+    await scheduler.schedule(
+      action,
+      schedules[action],
+      timeZone,
+      action === 'compact' ? everyDataset : everyView(action),
     )
   return { ctx, scheduler, filling: () => [...filling] }
 }

@@ -1,5 +1,5 @@
 /**
- * Who runs on a data folder: one process per role. Invariant: a lock file appears whole (link of a finished file) and
+ * Who runs on a data folder: one process per role, or several where the state is on servers. Invariant: a lock file appears whole (link of a finished file) and
  * names a process; a lock of a process that is gone, or whose number now belongs to another one, is stale and taken over.
  */
 import { randomUUID } from 'node:crypto'
@@ -94,8 +94,11 @@ const removeStale = async (path: string, mine: string): Promise<void> => {
 
 export type Lock = { setUrl(url: string): Promise<void>; release(): Promise<void> }
 
-/** Takes the roles of a data folder, all or none. Throws WEIR_CLI_LOCKED. */
-export const lockRoles = async (dataDir: string, roles: readonly string[]): Promise<Lock> => {
+/**
+ * Takes the roles of a data folder, all or none. `several`: other processes may have them too, and this one only tells where it is.
+ * Throws WEIR_CLI_LOCKED.
+ */
+export const lockRoles = async (dataDir: string, roles: readonly string[], several = false): Promise<Lock> => {
   const folder = folderOf(dataDir)
   await mkdir(folder, { recursive: true })
   const started = await processStart(process.pid)
@@ -108,7 +111,7 @@ export const lockRoles = async (dataDir: string, roles: readonly string[]): Prom
     startedAt: new Date().toISOString(),
     url,
   })
-  const pathOf = (role: string): string => join(folder, `${role}.lock`)
+  const pathOf = (role: string): string => join(folder, several ? `${role}.${process.pid}.lock` : `${role}.lock`)
   const held: string[] = []
   const aside = async (holder: Holder): Promise<string> => {
     const path = join(folder, `${randomUUID()}.tmp`)

@@ -13,12 +13,13 @@ import { openHistory, openLake } from '../lake/lake.ts'
 import { openPublications } from '../lake/publications.ts'
 import type { Project } from '../model/project.ts'
 import { openVersions } from '../model/versions.ts'
+import { refuseUnfit } from '../speed-layer/redis-check.ts'
 import type { Alarms } from './alarms.ts'
 import { guardDataset } from './dataset-guard.ts'
 import type { Drift } from './drift.ts'
 import type { Logger } from './logger.ts'
 import type { Role } from './roles.ts'
-import { openLog, openObjectStore, openSpeedStore, storePlace } from './servers.ts'
+import { openLog, openObjectStore, openRedisWatch, openSpeedStore, storePlace } from './servers.ts'
 
 export type WeirOptions = {
   project: Project
@@ -77,6 +78,8 @@ export const openPorts = async (options: WeirOptions, alarms: Alarms, closers: C
   const log = owned(await openLog(settings, dataDir, datasets, late))
   for (const dataset of datasets) await log.create(dataset.name, dataset.partitions)
   const publications = openPublications(store)
+  const redis = owned(await openRedisWatch(settings))
+  refuseUnfit(await redis.look())
   const speed = owned(await openSpeedStore(settings, dataDir))
   /** One engine per role: a big job of one does not take the memory of another. */
   const role = async (name: Role) => {
@@ -92,7 +95,18 @@ export const openPorts = async (options: WeirOptions, alarms: Alarms, closers: C
   for (const name of roles) own.set(name, await role(name))
   const of = (name: Role) => own.get(name) ?? [...own.values()][0]!
   const versions = openVersions(publications, datasets, sqlTools(of('batch').engine))
-  return { dataDir, place, log, store, publications, speed, versions, of, keys: await openFolderKeys(dataDir) }
+  return {
+    dataDir,
+    place,
+    log,
+    store,
+    publications,
+    speed,
+    redis,
+    versions,
+    of,
+    keys: await openFolderKeys(dataDir),
+  }
 }
 
 export type Ports = Awaited<ReturnType<typeof openPorts>>

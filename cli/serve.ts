@@ -3,44 +3,28 @@
  * open, on loopback unless there are keys; stopping closes the app first, then the door, then what they stand on.
  */
 import { join } from 'node:path'
-import { createApp, type FastifyInstance } from '../http/app.ts'
+import { createApp, type FastifyInstance, requireScope } from '../http/app.ts'
 import { assertBinding } from '../http/auth.ts'
 import { type Door, openDoor } from '../ingest/door.ts'
 import { openRejectStore } from '../ingest/reject-store.ts'
 import { ingestRoutes } from '../ingest/routes.ts'
 import { WeirError } from '../model/errors.ts'
-import type { Scheduler } from '../model/ports/scheduler.ts'
+import { usesKafka } from '../model/settings-servers.ts'
 import { servingRoutes } from '../serving-layer/routes.ts'
 import { openServing } from '../serving-layer/serving.ts'
 import { adminRoutes } from './admin-routes.ts'
 import { deadLetterRoutes } from './dead-letter-routes.ts'
+import { openBoard, openScheduler } from './job-queues.ts'
 import { observe } from './metrics.ts'
 import { packageVersion } from './package.ts'
 import type { Shared } from './ports.ts'
 import type { ServeOptions } from './serve-options.ts'
+import { ingestSettings } from './servers.ts'
 
+/** Where the job queues can be looked at, with an admin key. */
+const BOARD = '/admin/jobs'
 /** How far answers may lag behind the speed state, ms: less than anybody sees. */
 const STALE_MS = 50
-
-/** For a process without the batch role: its jobs run elsewhere. */
-const noScheduler = (): Scheduler => {
-  const elsewhere = (): never => {
-    throw new WeirError({
-      code: 'WEIR_CLI_NO_BATCH_ROLE',
-      message: 'This process does not run the batch role.',
-      expected: 'a process with --role batch',
-      next: 'ask the process that runs batch and serving together',
-    })
-  }
-  return {
-    schedule: async () => undefined,
-    submit: async () => elsewhere(),
-    job: async () => null,
-    jobs: async () => [],
-    cancel: async () => false,
-    close: async () => undefined,
-  }
-}
 
 /** Why the process is not ready, for the key of an administrator. */
 const reasonsOf = ({ options, ports, alarms, batch, speed }: ServeOptions): string[] => [
@@ -102,8 +86,10 @@ export const startServing = async (shared: ServeOptions): Promise<{ url: string 
   })
   let door: Door | null = null
   if (roles.includes('ingest')) {
+    // Of one process: where several run on a folder, each port has its own.
+    const port = options.port ?? settings.server.port
     const rejects = await openRejectStore({
-      folder: join(ports.dataDir, 'rejects'),
+      folder: join(ports.dataDir, 'rejects', ...(usesKafka(settings) ? [String(port)] : [])),
       maxBytes: settings.ingest.rejectsBytes,
     })
     closers.add(() => rejects.close())
@@ -112,7 +98,7 @@ export const startServing = async (shared: ServeOptions): Promise<{ url: string 
       engine: ports.of('ingest').engine,
       datasets,
       rejects,
-      settings: settings.ingest,
+      settings: ingestSettings(settings),
     })
     const opened = door
     closers.add(() => opened.close())
@@ -136,8 +122,22 @@ export const startServing = async (shared: ServeOptions): Promise<{ url: string 
       alarms: alarms.list,
     })
     closers.add(() => serving.close())
-    servingRoutes(app, serving, batch?.scheduler ?? noScheduler())
+    servingRoutes(app, serving, batch?.scheduler ?? (await openScheduler(shared, null)))
     adminRoutes(app, shared, serving)
+    const board = await openBoard(shared, BOARD)
+    if (board !== null)
+      await app.register(
+        async (guarded) => {
+          guarded.addHook('onRequest', requireScope('admin'))
+          // A browser that is asked for a password sends an API key in it.
+          guarded.addHook('onSend', async (_request, reply) => {
+            if (reply.statusCode === 401)
+              reply.header('www-authenticate', 'Basic realm="Weir: an API key as the password"')
+          })
+          await guarded.register(board)
+        },
+        { prefix: BOARD },
+      )
   }
   if (batch !== null) deadLetterRoutes(app, shared, door)
   observe(app.metrics, shared)

@@ -17,6 +17,8 @@ import type { SpeedStore } from '../model/ports/speed-store.ts'
 import type { Settings } from '../model/settings.ts'
 import { itemsOf, type S3Settings, usesKafka, usesRedis, usesS3 } from '../model/settings-servers.ts'
 import { openLmdbSpeedStore } from '../speed-layer/lmdb-speed-store.ts'
+import { checkRedis, type RedisFinding } from '../speed-layer/redis-check.ts'
+import { openRedis } from '../speed-layer/redis-client.ts'
 import { openRedisSpeedStore } from '../speed-layer/redis-speed-store.ts'
 
 const tlsOf = async (caFile: string): Promise<ConnectionOptions> =>
@@ -60,6 +62,21 @@ export const openLog = async (
   })
 }
 
+/** A message of Kafka holds a whole record, which is at most one event longer than `recordBytes`: together below 900 KB. */
+const KAFKA_RECORD_BYTES = 256 * 1024
+const KAFKA_LINE_BYTES = 600_000
+
+/** Limits of the door, as far as the log can hold what passes it. */
+export const ingestSettings = (settings: Settings): Settings['ingest'] => {
+  if (!usesKafka(settings)) return settings.ingest
+  const { lineBytes, recordBytes } = settings.ingest
+  return {
+    ...settings.ingest,
+    lineBytes: Math.min(lineBytes, KAFKA_LINE_BYTES),
+    recordBytes: Math.min(recordBytes, KAFKA_RECORD_BYTES),
+  }
+}
+
 /** How to reach Redis; null without one. */
 export const redisConnection = async (settings: Settings): Promise<BullMqConnection | null> => {
   if (!usesRedis(settings)) return null
@@ -76,9 +93,19 @@ export const redisConnection = async (settings: Settings): Promise<BullMqConnect
 }
 
 export const openSpeedStore = async (settings: Settings, dataDir: string): Promise<SpeedStore> => {
-  const redis = await redisConnection(settings)
-  if (redis === null) return openLmdbSpeedStore({ folder: join(dataDir, 'speed') })
-  return openRedisSpeedStore({ ...redis, keyPrefix: settings.redis.prefix })
+  const place = await redisConnection(settings)
+  if (place === null) return openLmdbSpeedStore({ folder: join(dataDir, 'speed') })
+  return openRedisSpeedStore({ ...place, keyPrefix: settings.redis.prefix })
+}
+
+/** What is wrong with the Redis under the speed store, now; nothing where there is none. */
+export type RedisWatch = { look(): Promise<RedisFinding[]>; close(): Promise<void> }
+
+export const openRedisWatch = async (settings: Settings): Promise<RedisWatch> => {
+  const place = await redisConnection(settings)
+  if (place === null) return { look: async () => [], close: async () => undefined }
+  const redis = await openRedis(place)
+  return { look: () => checkRedis(redis, { keyPrefix: settings.redis.prefix }), close: redis.close }
 }
 
 /** What a process needs to know to open the lake's store: the folder, or the bucket and its local cache. */

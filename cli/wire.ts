@@ -6,11 +6,13 @@
 import { resolve } from 'node:path'
 import { WeirError } from '../model/errors.ts'
 import type { Project } from '../model/project.ts'
+import { usesKafka, usesRedis } from '../model/settings-servers.ts'
+import { refuseUnfit } from '../speed-layer/redis-check.ts'
 import { type Alarms, openAlarms } from './alarms.ts'
 import { type BatchRuntime, startBatch } from './batch-runtime.ts'
 import { type Drift, openDrift } from './drift.ts'
 import { lockRoles } from './lock.ts'
-import { startLoop } from './loops.ts'
+import { type Loop, startLoop } from './loops.ts'
 import { openClosers, openPorts, type Ports, type WeirOptions } from './ports.ts'
 import { startServing } from './serve.ts'
 import { type SpeedRuntime, startSpeed } from './speed-runtime.ts'
@@ -33,6 +35,8 @@ export type Weir = {
 
 /** How soon a process sees what another one registered, published or activated. */
 const VERSIONS_MS = 1_000
+/** How often a Redis is looked at. */
+const REDIS_MS = 60_000
 
 /**
  * Opens a Weir and lets it run. Throws WEIR_CLI_LOCKED, WEIR_CLI_DATASET_CHANGED, WEIR_HTTP_OPEN_BINDING, WEIR_CLI_STOPPED, and what
@@ -47,7 +51,7 @@ export const openWeir = async (options: WeirOptions): Promise<Weir> => {
     if (options.signal?.aborted) throw stoppedEarly()
   }
   try {
-    const lock = await lockRoles(resolve(options.dataDir), roles)
+    const lock = await lockRoles(resolve(options.dataDir), roles, usesKafka(project.settings))
     closers.add(lock.release)
     going()
     const ports = await openPorts(options, alarms, closers)
@@ -65,6 +69,7 @@ export const openWeir = async (options: WeirOptions): Promise<Weir> => {
       },
     })
     closers.add(refreshing.stop)
+    if (usesRedis(project.settings)) closers.add(watchRedis(ports, alarms).stop)
     const speed = roles.includes('speed') ? await startSpeed(shared) : null
     going()
     const http = await startServing({ ...shared, batch, speed })
@@ -89,6 +94,24 @@ export const openWeir = async (options: WeirOptions): Promise<Weir> => {
     throw error
   }
 }
+
+/** What the start has looked at may change later: a memory policy, a disk that persistence fails on. */
+const watchRedis = (ports: Ports, alarms: Alarms): Loop =>
+  startLoop({
+    name: 'speed/redis',
+    alarms,
+    step: async () => {
+      const findings = await ports.redis.look()
+      refuseUnfit(findings)
+      for (const { node, what, expected, got, next } of findings)
+        alarms.raise(
+          'speed/redis/notice',
+          new WeirError({ code: 'WEIR_SPEED_REDIS_UNFIT', message: `${node}: ${what}`, expected, got, next }),
+          2 * REDIS_MS,
+        )
+      return REDIS_MS
+    },
+  })
 
 const stoppedEarly = (): WeirError =>
   new WeirError({
