@@ -131,11 +131,21 @@ export const createTime = (topic: string): WeirError =>
 
 export const oldFormat = (topic: string, magic: number): WeirError =>
   new WeirError({
-    code: 'WEIR_LOG_FORMAT',
+    code: 'WEIR_LOG_MESSAGE_FORMAT',
     message: `The topic ${topic} holds messages of format ${magic}, which have no leader epoch.`,
     expected: 'message format 2 (Kafka 0.11 and newer)',
     got: String(magic),
     next: 'copy the topic with a current producer, and name the copy',
+  })
+
+export const damaged = (what: string, cause: unknown): WeirError =>
+  new WeirError({
+    code: 'WEIR_LOG_CORRUPT',
+    message: `The event log is damaged: ${what} does not match its checksum.`,
+    expected: 'stored bytes that match their checksum',
+    got: what,
+    next: 'check the disk of the broker that leads the partition and let a whole replica lead; archived records are in the lake',
+    cause,
   })
 
 export const recordTooLarge = (bytes: number, cause: unknown): WeirError =>

@@ -8,7 +8,7 @@ import type { LogRecord } from '../model/ports/event-log.ts'
 import type { Position } from '../model/position.ts'
 import { type Batch, committed, DamagedBatch, OldMessageFormat, readBatches, readMessages } from './kafka-batch.ts'
 import type { Leader } from './kafka-cluster.ts'
-import { KafkaRefusal, oldFormat, refuse } from './kafka-errors.ts'
+import { damaged, KafkaRefusal, oldFormat, refuse } from './kafka-errors.ts'
 import { placeOf, RECORD_ID, recordsOf } from './kafka-record.ts'
 import {
   EARLIEST,
@@ -19,7 +19,6 @@ import {
   LATEST,
   offsetRequest,
 } from './kafka-requests.ts'
-import { corrupt } from './log-errors.ts'
 
 export type Proof = { position: Position; epoch: number }
 
@@ -54,14 +53,13 @@ export const openProofs = (): Proofs => {
 const UNPACKED_BYTES = 128 * 1024 * 1024
 const SCAN_BYTES = 1024 * 1024
 
-/** The batches of a fetch. Throws WEIR_LOG_CORRUPT, WEIR_LOG_FORMAT. */
+/** The batches of a fetch. Throws WEIR_LOG_CORRUPT, WEIR_LOG_MESSAGE_FORMAT. */
 export const batchesOf = (topic: string, records: Buffer): Batch[] => {
   try {
     return readBatches(records)
   } catch (error) {
     if (error instanceof OldMessageFormat) throw oldFormat(topic, error.magic)
-    if (error instanceof DamagedBatch)
-      throw corrupt(`${error.message} of topic ${topic} does not match its checksum`, error)
+    if (error instanceof DamagedBatch) throw damaged(`${error.message} of topic ${topic}`, error)
     throw error
   }
 }
