@@ -78,7 +78,7 @@ describe.skipIf(endpoint === null)('an S3 store that fails', () => {
       proxy.plan(first('PUT', { delayMs: 1500 }))
       const from = proxy.seen.length
       const slow = store.putIfAbsent('late/a', bytes('slow'))
-      await expect.poll(() => since(from, 'PUT').length).toBe(1)
+      await expect.poll(() => since(from, 'PUT').length).toBeGreaterThan(0)
       const outcomes = [await slow, await other.putIfAbsent('late/a', bytes('quick'))]
       expect(outcomes).toEqual(['written', 'exists'])
       // The delayed request meets the condition, too.
@@ -136,11 +136,11 @@ describe.skipIf(endpoint === null)('an S3 store that fails', () => {
     )
 
     it('goes on where a file was cut, and finds what was flipped on the way', async () => {
-      const store = await open({ attemptMs: 1000 })
+      const store = await open({ attemptMs: 3000 })
       const path = await store.scratch('.parquet')
       await writeFile(path, Buffer.alloc(3_000_000, 'weir '))
       const file = await store.publishFile(path, 'files/cut')
-      const reader = await open({ attemptMs: 1000 })
+      const reader = await open({ attemptMs: 3000 })
       const from = proxy.seen.length
       proxy.plan(first('GET', 'cut-body', 'stall', 'cut-body'))
       await reader.localFile('files/cut', file)
