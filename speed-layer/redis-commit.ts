@@ -8,7 +8,14 @@ import { decodeJson, encodeJson } from './lmdb-values.ts'
 import type { Argument } from './redis-client.ts'
 import { tooLarge } from './redis-errors.ts'
 import { COMMIT, COMMIT_WHEN_FULL, type Script } from './redis-scripts.ts'
-import { encodeChange, encodeRedisBlocks, headerName, neededHashes, type RedisKeys } from './redis-values.ts'
+import {
+  emptyHashes,
+  encodeChange,
+  encodeRedisBlocks,
+  headerName,
+  neededHashes,
+  type RedisKeys,
+} from './redis-values.ts'
 import { CHANGELOG_ENTRIES } from './store-rules.ts'
 
 /** What is stored under a key, as a decision sees it. */
@@ -41,9 +48,11 @@ export const commitCall = async (
   k: StoreKey,
   keys: RedisKeys,
   stored: Stored,
-  { next, changelog, drop = [], trim = [], put = [] }: Change,
+  { next, changelog, drop: gone = [], trim = [], put = [] }: Change,
 ): Promise<{ script: Script; names: string[]; args: Argument[]; after: Stored | null }> => {
   const needed = new Set(neededHashes(keys, stored.header))
+  // Under the name of an epoch that opens nothing may be left: readers would take it for the epoch's blocks.
+  const drop = [...new Set([...gone, ...openedHashes(keys, stored.header, next ?? null)])]
   const written = [...trim.map((t) => t.hash), ...put.flatMap((p) => [p.hash, ...(p.staged ? [p.staged] : [])])]
   const hashes = [...new Set([...needed, ...drop, ...written])]
   const numberOf = new Map(hashes.map((hash, i) => [hash, i + 4]))
@@ -79,6 +88,12 @@ export const commitCall = async (
       ]),
     },
   }
+}
+
+/** Empty epochs of the next header that are none of the stored one. */
+const openedHashes = (keys: RedisKeys, stored: Header | null, next: Header | null): string[] => {
+  const before = new Set(emptyHashes(keys, stored))
+  return emptyHashes(keys, next).filter((hash) => !before.has(hash))
 }
 
 const changelogArguments = async (k: StoreKey, changelog: Change['changelog']): Promise<Argument[]> => {

@@ -5,7 +5,7 @@
  */
 import { promisify } from 'node:util'
 import { constants, deflateRaw, inflateRaw } from 'node:zlib'
-import type { Block, ChangelogEntry, Header, StoreKey } from '../model/ports/speed-store.ts'
+import type { Block, ChangelogEntry, Epoch, Header, StoreKey } from '../model/ports/speed-store.ts'
 import type { Position } from '../model/position.ts'
 import { decodeBlock, decodeJson, encodeBlock, encodeJson, type Key } from './lmdb-values.ts'
 import { epochName } from './store-rules.ts'
@@ -40,11 +40,18 @@ export const redisKeys = (prefix: string, k: StoreKey): RedisKeys => {
 export const headerName = (k: StoreKey): Key => ['h', k.dataset, k.partition]
 const changeName = (k: StoreKey): Key => ['c', k.dataset, k.partition]
 
+const hashesOf = (keys: RedisKeys, header: Header | null, of: (epoch: Epoch) => boolean): string[] =>
+  Object.entries(header?.views ?? {}).flatMap(([version, view]) =>
+    view.epochs.filter(of).map((e) => keys.epoch(version, e.from)),
+  )
+
 /** Hashes of epochs that must be there, since the header says that they have blocks. */
 export const neededHashes = (keys: RedisKeys, header: Header | null): string[] =>
-  Object.entries(header?.views ?? {}).flatMap(([version, view]) =>
-    view.epochs.filter((e) => e.blocks > 0).map((e) => keys.epoch(version, e.from)),
-  )
+  hashesOf(keys, header, (epoch) => epoch.blocks > 0)
+
+/** Hashes that must not be there. */
+export const emptyHashes = (keys: RedisKeys, header: Header | null): string[] =>
+  hashesOf(keys, header, (epoch) => epoch.blocks === 0)
 
 /** Those and the ones that are to be swept. */
 export const namedHashes = (keys: RedisKeys, header: Header | null): string[] => [
