@@ -7,6 +7,7 @@ import type { ConnectionOptions } from 'node:tls'
 import type { Queue } from 'bullmq'
 import type { Cluster, Redis, RedisOptions } from 'ioredis'
 import { WeirError } from '../model/errors.ts'
+import { within } from './scheduling.ts'
 
 /** As the options of the Redis speed store: one block of settings serves both. Exactly one of url, cluster, sentinel. */
 export type BullMqConnection = {
@@ -109,7 +110,14 @@ export const connect = async (
     const { nodes, name, username: sentinelUsername, password: sentinelPassword, tls: sentinelTLS } = sentinel
     const access = given({ sentinelUsername, sentinelPassword, sentinelTLS })
     const secure = { enableTLSForSentinelMode: tls !== undefined }
-    client = new Redis({ ...alone, ...access, ...secure, sentinels: nodes.map(nodeOf), name })
+    client = new Redis({
+      ...alone,
+      ...access,
+      ...secure,
+      sentinelRetryStrategy: again,
+      sentinels: nodes.map(nodeOf),
+      name,
+    })
   } else client = new Redis(url ?? '', alone)
   let lately: unknown
   client.on('error', (error) => {
@@ -117,7 +125,8 @@ export const connect = async (
     onError(unreachable(connection, error))
   })
   try {
-    await client.connect()
+    // Sentinels that nobody answers at are asked for ever.
+    if (!(await within(client.connect(), CALL_MS))) throw new Error(`no connection within ${CALL_MS} ms`)
     return client
   } catch (error) {
     client.disconnect()
