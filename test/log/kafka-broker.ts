@@ -1,7 +1,7 @@
 /** A broker of the test's own, to be killed: from the jars that the services keep in their cache. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { homedir, tmpdir } from 'node:os'
@@ -19,6 +19,8 @@ export const brokerJars = (): string | null => {
 
 export type OwnBroker = {
   address: string
+  /** The listener with TLS and SASL, and the certificate to trust. */
+  secure: { address: string; certificate: string } | undefined
   /** Folder of its log. */
   folder: string
   start(): Promise<void>
@@ -45,17 +47,47 @@ const java = (jars: string, main: string, ...args: string[]): string[] => [
   ...args,
 ]
 
-/** Formats the folder; the broker is not started yet. */
-export const prepareBroker = async (jars: string): Promise<OwnBroker> => {
+/** A listener of its own with TLS and SASL: user `weir`, password `secret`. */
+const secureListener = (port: number, place: string): { settings: string; certificate: string } => {
+  const [key, certificate] = [join(place, 'key.pem'), join(place, 'certificate.pem')]
+  const subject = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1']
+  const files = ['-keyout', key, '-out', certificate, '-days', '2']
+  execFileSync('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', ...files, ...subject], { stdio: 'ignore' })
+  const both = join(place, 'both.pem')
+  writeFileSync(both, readFileSync(key, 'utf8') + readFileSync(certificate, 'utf8'))
+  const login = 'org.apache.kafka.common.security'
+  const settings = `
+listeners=PLAINTEXT://127.0.0.1:@PORT@,CONTROLLER://127.0.0.1:@CONTROLLER@,SECURE://127.0.0.1:${port}
+advertised.listeners=PLAINTEXT://127.0.0.1:@PORT@,SECURE://127.0.0.1:${port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL
+ssl.keystore.type=PEM
+ssl.keystore.location=${both}
+listener.name.secure.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256
+listener.name.secure.plain.sasl.jaas.config=${login}.plain.PlainLoginModule required user_weir="secret";
+listener.name.secure.scram-sha-256.sasl.jaas.config=${login}.scram.ScramLoginModule required;
+`
+  return { settings, certificate: readFileSync(certificate, 'utf8') }
+}
+
+/** Formats the folder; the broker is not started yet. `secure`: with a second listener (TLS, SASL). */
+export const prepareBroker = async (jars: string, options: { secure?: boolean } = {}): Promise<OwnBroker> => {
   const place = await mkdtemp(join(tmpdir(), 'weir-broker-'))
   const settings = join(place, 'server.properties')
   const folder = join(place, 'kafka')
   const port = await freePort()
   const values: Record<string, string> = { PORT: String(port), CONTROLLER: String(await freePort()), DIR: folder }
-  const text = readFileSync(TEMPLATE, 'utf8').replace(/@(\w+)@/g, (_, name: string) => values[name]!)
+  const securePort = await freePort()
+  const secure = options.secure ? secureListener(securePort, place) : undefined
+  // Later lines replace earlier ones.
+  const text = `${readFileSync(TEMPLATE, 'utf8')}${secure?.settings ?? ''}`.replace(
+    /@(\w+)@/g,
+    (_, name: string) => values[name]!,
+  )
   await writeFile(settings, text)
   const id = randomBytes(16).toString('base64url')
-  execFileSync('java', java(jars, 'kafka.tools.StorageTool', 'format', '-t', id, '-c', settings), { stdio: 'ignore' })
+  const user = secure === undefined ? [] : ['--add-scram', 'SCRAM-SHA-256=[name=weir,password=secret]']
+  const format = java(jars, 'kafka.tools.StorageTool', 'format', '-t', id, '-c', settings, ...user)
+  execFileSync('java', format, { stdio: 'ignore' })
   const address = `127.0.0.1:${port}`
   let child: ChildProcess | undefined
   const kill = async (): Promise<void> => {
@@ -79,6 +111,7 @@ export const prepareBroker = async (jars: string): Promise<OwnBroker> => {
   }
   return {
     address,
+    secure: secure && { address: `127.0.0.1:${securePort}`, certificate: secure.certificate },
     folder,
     kill,
     start: async () => {
