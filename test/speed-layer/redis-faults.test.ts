@@ -73,8 +73,8 @@ describe.skipIf(service('REDIS_URL') === null)('the speed store on a Redis with 
   beforeEach(async () => {
     server = await openRedisServer()
     proxy = await openRedisProxy(server.port)
-    direct = await openRedisSpeedStore({ url: server.url, timeoutMs: 2_000 })
-    store = await openRedisSpeedStore({ url: proxy.url, timeoutMs: 500 })
+    direct = await openRedisSpeedStore({ url: server.url })
+    store = await openRedisSpeedStore({ url: proxy.url })
     await store.rebuild(KEY, null, fresh)
     expect(await step(store, [block('a', '1'), block('b', '1')])).toBe('applied')
   })
@@ -155,16 +155,19 @@ describe.skipIf(service('REDIS_URL') === null)('the speed store on a Redis with 
   it('gives up a server that does not answer, and goes on with it when it does', async () => {
     const header = (await store.header(KEY))!
     const apply = applyOf(header, [block('c', '1')], await store.blocks(KEY, V, G))
+    const hasty = await openRedisSpeedStore({ url: server.url, timeoutMs: 500 })
+    await until('the first look', 10_000, async () => (await hasty.header(KEY)) ?? undefined)
     server.signal('SIGSTOP')
     try {
-      await expect(store.header(KEY)).rejects.toMatchObject({ code: 'WEIR_SPEED_REDIS_UNREACHABLE', retryable: true })
-      await expect(store.apply(KEY, apply)).rejects.toMatchObject({ code: 'WEIR_SPEED_WRITE_FAILED' })
+      await expect(hasty.header(KEY)).rejects.toMatchObject({ code: 'WEIR_SPEED_REDIS_UNREACHABLE', retryable: true })
+      await expect(hasty.apply(KEY, apply)).rejects.toMatchObject({ code: 'WEIR_SPEED_WRITE_FAILED' })
     } finally {
       server.signal('SIGCONT')
     }
-    await back()
+    await until('the store', 10_000, async () => (await hasty.header(KEY)) ?? undefined)
     // The request may have waited for the server all along.
     expect(['applied', 'duplicate']).toContain(await store.apply(KEY, apply))
+    await hasty.close()
     const { header: now, changelog } = await look(store)
     expect(now!.position).toEqual(apply.to)
     expect(changelog).toHaveLength(2)
@@ -238,7 +241,7 @@ describe.skipIf(service('REDIS_URL') === null)('the speed store on a Redis with 
   })
 
   it('installs in parts: what was put aside is taken whole or not at all, and goes by itself', async () => {
-    const parts = await openRedisSpeedStore({ url: proxy.url, timeoutMs: 2_000, requestBytes: 1_000 })
+    const parts = await openRedisSpeedStore({ url: proxy.url, requestBytes: 1_000 })
     const { position } = (await parts.header(KEY))!
     const blocks = Array.from({ length: 12 }, (_, i) => block(`b.${i}`, randomBytes(400).toString('hex')))
     const epoch = { from: G, to: position, blocks: 12, digest: digestOf(blocks.map((b) => b.hash)) }
