@@ -8,7 +8,7 @@ import type { Position } from '../model/position.ts'
 import { encodeBatch } from './kafka-batch.ts'
 import type { Cluster } from './kafka-cluster.ts'
 import { KAFKA, recordTooLarge, refusalOf } from './kafka-errors.ts'
-import { type Proofs, viewOf } from './kafka-partition.ts'
+import { viewOf } from './kafka-partition.ts'
 import { messageOf, ownFingerprint } from './kafka-record.ts'
 import { produceRequest } from './kafka-requests.ts'
 import { busy, closed } from './log-errors.ts'
@@ -40,7 +40,7 @@ type Stored = { baseOffset: number; appendTimeMs: number }
 /** Headers and framing of one record, about. */
 const OVERHEAD_BYTES = 128
 
-export const openProducer = (cluster: Cluster, proofs: Proofs, options: ProducerOptions): Producer => {
+export const openProducer = (cluster: Cluster, options: ProducerOptions): Producer => {
   const queues = new Map<string, Queue>()
   let pendingBytes = 0
 
@@ -74,7 +74,6 @@ export const openProducer = (cluster: Cluster, proofs: Proofs, options: Producer
         const fingerprint = ownFingerprint(epoch, baseOffset + n - 1, records[n - 1]!.recordId)
         return { logId, offset: baseOffset + n, fingerprint, effectiveMs }
       }
-      proofs.keep(`${topic}/${partition}`, { position: after(records.length), epoch })
       return after
     })
 

@@ -93,7 +93,7 @@ export const openKafkaLog = async (options: KafkaLogOptions): Promise<KafkaLog> 
   })
   const read = openWaiting(reader, pollMs)
   const positions = openPositions(cluster, proofs)
-  const append = openProducer(cluster, proofs, {
+  const append = openProducer(cluster, {
     sendBytes: options.sendBytes ?? 900_000,
     maxPendingBytes: options.maxPendingBytes ?? 256 * 1024 * 1024,
     produceTimeoutMs: PRODUCE_TIMEOUT_MS,

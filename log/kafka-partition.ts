@@ -23,7 +23,7 @@ import {
 export type Proof = { position: Position; epoch: number }
 
 /** Proofs kept of each partition, the latest used. */
-const KEPT = 64
+const KEPT = 256
 
 export type Proofs = {
   find(partition: string, logId: string, offset: number): Proof | undefined

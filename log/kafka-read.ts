@@ -51,7 +51,11 @@ export const openReader = (cluster: Cluster, proofs: Proofs, options: ReaderOpti
         proofs.forget(key, from.offset)
         return proveAndFollow(look, limits, deadline)
       }
-      if (fetched.error === KAFKA.offsetOutOfRange) return outOfRange(look)
+      if (fetched.error === KAFKA.offsetOutOfRange) {
+        // Also the answer where the broker no longer knows the epoch: the next try compares bytes.
+        proofs.forget(key, from.offset)
+        return outOfRange(look)
+      }
       refuse(fetched.error, `records of ${look.leader.topic.topic}/${look.partition}`)
       const batches = batchesOf(look.leader.topic.topic, fetched.records)
       const last = batches.at(-1)

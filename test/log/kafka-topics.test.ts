@@ -51,6 +51,7 @@ describe.skipIf(brokers === null)('topics', () => {
     await log.create(topic, 1)
     const ends: Position[] = []
     for (let n = 0; n < 8; n++) ends.push(await log.append(topic, 0, [recordOf(`{"n":${n}}`)]))
+    for (const end of ends) expect((await log.read(topic, 0, end, all)).kind).toBe('records')
     await deleteBelow(topic, 5)
     // A reader that has read up to there, and one that begins anew.
     const fresh = await open()
