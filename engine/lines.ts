@@ -6,7 +6,12 @@
 import { isUtf8 } from 'node:buffer'
 import { MAX_EVENT_BYTES } from '../model/decode/decode-sql.ts'
 
-export type BatchRecord = { bytes: Uint8Array; events: number }
+export type BatchRecord = {
+  bytes: Uint8Array
+  events: number
+  /** Where its lines end, behind their \n, for whoever knows: each line begins where the one before ends, with a byte that is not blank. */
+  ends?: Uint32Array
+}
 
 export type DeadReason = { code: string; expected: string; got: string }
 
@@ -41,7 +46,9 @@ export const scanLines = (records: BatchRecord[]): Lines => {
     raw: records.map((r) => r.bytes),
     dead: new Map(),
   }
-  for (let r = 0; r < records.length; r++) scanRecord(lines, records[r]!, r)
+  for (const [r, record] of records.entries())
+    if (record.ends === undefined) scanRecord(lines, record, r)
+    else takeLines(lines, record.bytes, record.ends, r)
   return lines
 }
 
@@ -63,20 +70,44 @@ const scanRecord = (lines: Lines, record: BatchRecord, r: number): void => {
     let first = from
     while (first < to && isBlank(text[first]!)) first++
     if (first < to) {
-      if (lines.count === lines.record.length) grow(lines)
-      const n = lines.count++
-      lines.record[n] = r
-      lines.index[n] = index++
-      lines.start[n] = first
-      lines.end[n] = to
-      if (text[first] !== OPEN || !clean || to - first > MAX_EVENT_BYTES) {
-        const reason = deadOnSight(text.subarray(first, to))
-        if (reason) lines.dead.set(n, reason)
-      }
+      addLine(lines, text, clean, r, index++, first, to)
     }
     from = to + 1
     next = from < text.length ? text.indexOf(NEWLINE, from) : -1
   }
+}
+
+const takeLines = (lines: Lines, bytes: Uint8Array, ends: Uint32Array, r: number): void => {
+  const text = bufferOf(bytes)
+  lines.texts.push(text)
+  const clean = isUtf8(text)
+  let from = 0
+  for (let index = 0; index < ends.length; index++) {
+    const end = ends[index]!
+    addLine(lines, text, clean, r, index, from, end - 1)
+    from = end
+  }
+}
+
+/** `clean`: the whole text is UTF-8, so its lines are. */
+const addLine = (
+  lines: Lines,
+  text: Buffer,
+  clean: boolean,
+  record: number,
+  index: number,
+  start: number,
+  end: number,
+): void => {
+  if (lines.count === lines.record.length) grow(lines)
+  const n = lines.count++
+  lines.record[n] = record
+  lines.index[n] = index
+  lines.start[n] = start
+  lines.end[n] = end
+  if (text[start] === OPEN && clean && end - start <= MAX_EVENT_BYTES) return
+  const reason = deadOnSight(text.subarray(start, end))
+  if (reason) lines.dead.set(n, reason)
 }
 
 const grow = (lines: Lines): void => {

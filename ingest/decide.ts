@@ -90,7 +90,7 @@ const verdictOf = (a: Asked, dead: Rejected[], records: Map<number, NewRecord[]>
 })
 
 const wholeRequest = (dataset: string, partition: number, a: Asked, dead: Map<number, number[]>) => {
-  const records = recordsOfChunks(dataset, partition, a.key, a.chunks, a.framed.ends, dead)
+  const records = recordsOfChunks(dataset, partition, a.key, a.chunks, dead)
   return new Map(records.length === 0 ? [] : [[partition, records]])
 }
 

@@ -8,8 +8,8 @@ import type { NewRecord } from '../model/ports/event-log.ts'
 
 export type RecordLimits = { recordBytes: number; recordEvents: number }
 
-/** Consecutive lines that travel together: `lines` of them, the first being number `first` of the request. */
-export type Chunk = { bytes: Buffer; events: number; first: number }
+/** Consecutive lines that travel together: `events` of them, the first being number `first` of the request; `ends` inside `bytes`. */
+export type Chunk = { bytes: Buffer; events: number; first: number; ends: Uint32Array }
 
 /** Cuts lines (given by their ends) into chunks: one is closed as soon as it has `recordBytes` or `recordEvents`. */
 export const cutChunks = (bytes: Buffer, ends: Uint32Array, limits: RecordLimits): Chunk[] => {
@@ -20,7 +20,9 @@ export const cutChunks = (bytes: Buffer, ends: Uint32Array, limits: RecordLimits
     const end = ends[line]!
     const events = line + 1 - first
     if (end - from < limits.recordBytes && events < limits.recordEvents && line + 1 < ends.length) continue
-    chunks.push({ bytes: bytes.subarray(from, end), events, first })
+    const own = from === 0 ? ends.subarray(first, line + 1) : ends.slice(first, line + 1)
+    if (from > 0) for (let i = 0; i < own.length; i++) own[i]! -= from
+    chunks.push({ bytes: bytes.subarray(from, end), events, first, ends: own })
     first = line + 1
     from = end
   }
@@ -47,14 +49,13 @@ export const recordIdOf = (
 }
 
 /** A chunk without some of its lines (their numbers inside the chunk, ascending, without repeats). */
-export const withoutLines = (chunk: Chunk, ends: Uint32Array, dead: number[]): { bytes: Buffer; events: number } => {
-  const base = chunk.first === 0 ? 0 : ends[chunk.first - 1]!
+export const withoutLines = (chunk: Chunk, dead: number[]): { bytes: Buffer; events: number } => {
   const parts: Buffer[] = []
   let from = 0
   for (const line of dead) {
-    const start = line === 0 ? 0 : ends[chunk.first + line - 1]! - base
+    const start = line === 0 ? 0 : chunk.ends[line - 1]!
     if (start > from) parts.push(chunk.bytes.subarray(from, start))
-    from = ends[chunk.first + line]! - base
+    from = chunk.ends[line]!
   }
   if (from < chunk.bytes.byteLength) parts.push(chunk.bytes.subarray(from))
   return { bytes: Buffer.concat(parts), events: chunk.events - dead.length }
@@ -66,12 +67,11 @@ export const recordsOfChunks = (
   partition: number,
   key: RequestKey,
   chunks: Chunk[],
-  ends: Uint32Array,
   dead: ReadonlyMap<number, number[]>,
 ): NewRecord[] =>
   chunks.flatMap((chunk, number) => {
     const lines = dead.get(number)
-    const { bytes, events } = lines === undefined ? chunk : withoutLines(chunk, ends, lines)
+    const { bytes, events } = lines === undefined ? chunk : withoutLines(chunk, lines)
     return events === 0 ? [] : [{ recordId: recordIdOf(dataset, partition, key, number, bytes), bytes, events }]
   })
 
@@ -110,7 +110,7 @@ export const recordsByPartition = (
       at += bytes.copy(own, at, startOf(line), ends[line]!)
       ownEnds[n++] = at
     }
-    found.set(p, recordsOfChunks(dataset, p, key, cutChunks(own, ownEnds, limits), ownEnds, new Map()))
+    found.set(p, recordsOfChunks(dataset, p, key, cutChunks(own, ownEnds, limits), new Map()))
   }
   return found
 }

@@ -15,6 +15,7 @@ export const prepareRedis = async (port: number, cluster: boolean): Promise<stri
     save: '',
     appendonly: 'yes',
     appendfsync: 'everysec',
+    maxmemory: '1gb',
     'maxmemory-policy': 'noeviction',
     ...(cluster ? { 'cluster-enabled': 'yes', 'cluster-node-timeout': '2000' } : {}),
   }

@@ -296,7 +296,7 @@ describe('records', () => {
             if (own.length > 0) dead.set(number, own)
           })
           const alive = lines.filter((_, i) => made[i]!.p >= 0).join('')
-          const records = recordsOfChunks('d', 0, KEY, chunks, framed.ends, dead)
+          const records = recordsOfChunks('d', 0, KEY, chunks, dead)
           expect(Buffer.concat(records.map((r) => r.bytes)).toString()).toBe(alive)
           for (const r of records) expect(r.events).toBe(Buffer.from(r.bytes).toString().split('\n').length - 1)
           const parts = recordsByPartition(
