@@ -314,6 +314,17 @@ describe.skipIf(service('REDIS_URL') === null)('the speed store on a Redis with 
     },
   )
 
+  it('lets nothing foreign into an epoch that gets its first blocks', async () => {
+    const opened = (await store.cut(KEY, V, 0)) as Position
+    const key = redisKeys('weir', KEY).epoch(V, opened)
+    await server.client.set(key, 'x')
+    expect(await step(store, [block('c', '1')])).toBe('applied')
+    const next = (await store.cut(KEY, V, 0)) as Position
+    await server.client.hset(redisKeys('weir', KEY).epoch(V, next), 'foreign', 'x')
+    expect(await store.apply(KEY, applyOf((await store.header(KEY))!, [block('d', '1')]))).toBe('applied')
+    expect(Object.values((await look(store)).blocks).map((b) => b.length)).toEqual([2, 1, 1])
+  })
+
   it('reads a header with a flipped bit as a lost one', async () => {
     const key = redisKeys('weir', KEY).header
     const stored = (await server.client.getBuffer(key))!
