@@ -1,13 +1,15 @@
 /** A broker of the test's own, to be killed: from the jars that the services keep in their cache. */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { kafkaOf, until } from './kafka-support.ts'
 
+const run = promisify(execFile)
 const CACHE = process.env.WEIR_SERVICES_CACHE ?? join(homedir(), '.cache', 'weir-services')
 const TEMPLATE = join(import.meta.dirname, '..', '..', 'scripts', 'services', 'server.properties')
 
@@ -48,11 +50,11 @@ const java = (jars: string, main: string, ...args: string[]): string[] => [
 ]
 
 /** A listener of its own with TLS and SASL: user `weir`, password `secret`. */
-const secureListener = (port: number, place: string): { settings: string; certificate: string } => {
+const secureListener = async (port: number, place: string): Promise<{ settings: string; certificate: string }> => {
   const [key, certificate] = [join(place, 'key.pem'), join(place, 'certificate.pem')]
   const subject = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1']
   const files = ['-keyout', key, '-out', certificate, '-days', '2']
-  execFileSync('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', ...files, ...subject], { stdio: 'ignore' })
+  await run('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', ...files, ...subject])
   const both = join(place, 'both.pem')
   writeFileSync(both, readFileSync(key, 'utf8') + readFileSync(certificate, 'utf8'))
   const login = 'org.apache.kafka.common.security'
@@ -69,25 +71,55 @@ listener.name.secure.scram-sha-256.sasl.jaas.config=${login}.scram.ScramLoginMod
   return { settings, certificate: readFileSync(certificate, 'utf8') }
 }
 
-/** Formats the folder; the broker is not started yet. `secure`: with a second listener (TLS, SASL). */
-export const prepareBroker = async (jars: string, options: { secure?: boolean } = {}): Promise<OwnBroker> => {
+type BrokerOptions = {
+  /** With a second listener (TLS, SASL). */
+  secure?: boolean
+  controllerPort?: number
+  clusterId?: string
+  /** Lines that replace those of the template. */
+  settings?: string
+}
+
+/** Brokers of one cluster, every partition on all of them; two make a majority and may acknowledge. None is started yet. */
+export const prepareCluster = async (jars: string, nodes: number): Promise<OwnBroker[]> => {
+  const clusterId = randomBytes(16).toString('base64url')
+  const ports = await Promise.all(Array.from({ length: nodes }, freePort))
+  const voters = ports.map((port, i) => `${i + 1}@127.0.0.1:${port}`).join(',')
+  const settings = (node: number): string => `
+node.id=${node}
+controller.quorum.voters=${voters}
+default.replication.factor=${nodes}
+offsets.topic.replication.factor=${nodes}
+min.insync.replicas=2
+`
+  return Promise.all(
+    ports.map((controllerPort, i) => prepareBroker(jars, { controllerPort, clusterId, settings: settings(i + 1) })),
+  )
+}
+
+/** Formats the folder; the broker is not started yet. */
+export const prepareBroker = async (jars: string, options: BrokerOptions = {}): Promise<OwnBroker> => {
   const place = await mkdtemp(join(tmpdir(), 'weir-broker-'))
   const settings = join(place, 'server.properties')
   const folder = join(place, 'kafka')
   const port = await freePort()
-  const values: Record<string, string> = { PORT: String(port), CONTROLLER: String(await freePort()), DIR: folder }
+  const values: Record<string, string> = {
+    PORT: String(port),
+    CONTROLLER: String(options.controllerPort ?? (await freePort())),
+    DIR: folder,
+  }
   const securePort = await freePort()
-  const secure = options.secure ? secureListener(securePort, place) : undefined
+  const secure = options.secure ? await secureListener(securePort, place) : undefined
   // Later lines replace earlier ones.
-  const text = `${readFileSync(TEMPLATE, 'utf8')}${secure?.settings ?? ''}`.replace(
+  const text = `${readFileSync(TEMPLATE, 'utf8')}${secure?.settings ?? ''}${options.settings ?? ''}`.replace(
     /@(\w+)@/g,
     (_, name: string) => values[name]!,
   )
   await writeFile(settings, text)
-  const id = randomBytes(16).toString('base64url')
+  const id = options.clusterId ?? randomBytes(16).toString('base64url')
   const user = secure === undefined ? [] : ['--add-scram', 'SCRAM-SHA-256=[name=weir,password=secret]']
   const format = java(jars, 'kafka.tools.StorageTool', 'format', '-t', id, '-c', settings, ...user)
-  execFileSync('java', format, { stdio: 'ignore' })
+  await run('java', format)
   const address = `127.0.0.1:${port}`
   let child: ChildProcess | undefined
   const kill = async (): Promise<void> => {
