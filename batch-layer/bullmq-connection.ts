@@ -134,6 +134,10 @@ export const connect = async (
   }
 }
 
+const PING_MS = 2_000
+/** Whether the server answers now. BullMQ's orderly ways of closing wait for one that is away for ever. */
+export const answers = (client: RedisClient): Promise<boolean> => within(client.ping(), PING_MS).catch(() => false)
+
 /** Ends a client whose answers nobody waits for any more. */
 export const hangUp = (client: RedisClient): void => client.disconnect()
 

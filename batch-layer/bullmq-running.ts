@@ -3,6 +3,7 @@
  * no longer this process' (its lock was lost, its record is gone), and when the process closes; it is told once, and why is kept.
  */
 import type { Job, Worker } from 'bullmq'
+import { answers, type RedisClient } from './bullmq-connection.ts'
 import { cancelled, refused, within } from './scheduling.ts'
 
 export type Stop = 'cancelled' | 'lost' | 'closing'
@@ -30,9 +31,10 @@ export const workerOptions = (lockMs: number) => ({
   runRetryDelay: 1_000,
 })
 
-/** `look` tells what has become of a job meanwhile. */
+/** `client`: the worker's; `look` tells what has become of a job meanwhile. */
 export const openRunning = (
   worker: Worker,
+  client: RedisClient,
   look: (id: string) => Promise<'cancelled' | 'gone' | 'fine'>,
   alarm: (error: unknown) => void,
 ): RunningJobs => {
@@ -82,7 +84,7 @@ export const openRunning = (
       }
       if (!isIdle)
         alarm(refused('A job did not stop when it was told to.', 'another process runs it again; nothing is half-done'))
-      await worker.close(!isIdle)
+      await worker.close(!isIdle || !(await answers(client)))
     },
   }
 }

@@ -150,10 +150,9 @@ export const openBullMqScheduler = async (options: BullMqSchedulerOptions): Prom
   const workers: Pick<RunningJobs, 'close'>[] = []
   if (waiting !== null)
     for (const kind of kinds) {
-      const queue = queues[kind]
-      workers.push(
-        await openJobWorker({ queue, lanes, client: waiting, prefix, runner, concurrency: concurrent, lockMs, alarm }),
-      )
+      const common = { client: waiting, prefix, runner, concurrency: concurrent, lockMs, alarm }
+      // A lane is left when Redis is there again, however long that takes: what the job did is not to be done twice.
+      workers.push(await openJobWorker({ ...common, queue: queues[kind], lanes: openLanes(waiting, prefix) }))
     }
 
   return {

@@ -10,7 +10,7 @@ import { promisify } from 'node:util'
 import { deflateRaw } from 'node:zlib'
 import { WeirError } from '../model/errors.ts'
 import type { ObjectStore } from '../model/ports/object-store.ts'
-import { checkedPrefix, connect, DEFAULT_PREFIX, hangUp, openQueue, shardQueue } from './bullmq-connection.ts'
+import { answers, checkedPrefix, connect, DEFAULT_PREFIX, hangUp, openQueue, shardQueue } from './bullmq-connection.ts'
 import { failureOfKept } from './bullmq-job.ts'
 import { type ShardData, type ShardQueueOptions, warnOfShards } from './bullmq-shard-worker.ts'
 import { cancelled } from './scheduling.ts'
@@ -172,7 +172,9 @@ export const openBullMqShardRunner = async (
   return {
     run,
     close: async () => {
-      await events.close()
+      const isThere = await answers(waiting)
+      const closing = events.close().catch(alarm)
+      await (isThere ? closing : events.getBackend().close(true))
       await queue.close()
       for (const one of [client, waiting]) hangUp(one)
     },

@@ -77,7 +77,7 @@ export const openBullMqShardWorker = async (options: ShardWorkerOptions): Promis
     const now = await queue.getJob(id)
     return now === undefined ? 'gone' : now.data.cancelled ? 'cancelled' : 'fine'
   }
-  const running = openRunning(worker, look, alarm)
+  const running = openRunning(worker, client, look, alarm)
   await worker.waitUntilReady()
   void worker.run().catch(alarm)
   return {

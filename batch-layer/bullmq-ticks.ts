@@ -5,7 +5,7 @@
  */
 import type { Job as Kept } from 'bullmq'
 import type { JobRequest } from '../model/ports/scheduler.ts'
-import { openQueue, QUEUES, type RedisClient } from './bullmq-connection.ts'
+import { answers, openQueue, QUEUES, type RedisClient } from './bullmq-connection.ts'
 import { workerOptions } from './bullmq-running.ts'
 import { nextTime, readable } from './scheduling.ts'
 
@@ -112,7 +112,7 @@ export const openTicks = async (options: TicksOptions): Promise<Ticks> => {
     },
     close: async () => {
       clearInterval(healing)
-      await worker?.close()
+      if (waiting !== null) await worker?.close(!(await answers(waiting)))
       await queue.close()
     },
   }

@@ -76,6 +76,7 @@ export const openJobWorker = async (options: WorkerOptions): Promise<Pick<Runnin
   })
   const running = openRunning(
     worker,
+    options.client,
     async (id) => {
       const now = await queue.getJob(id)
       return now === undefined ? 'gone' : now.data.cancelledAt === undefined ? 'fine' : 'cancelled'
