@@ -23,7 +23,7 @@ export const KAFKA = {
 } as const
 
 /** Not the leader, leader unknown or fenced, replicas missing, a broker that starts or stops: another try may succeed. */
-const RETRIABLE = new Set([3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 19, 20, 56, 74, 75, 78, 89, 100, 103])
+const RETRIABLE = new Set([3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 19, 20, 41, 56, 72, 74, 75, 78, 89, 100, 103])
 const DENIED = new Set([29, 30, 31, 53, 58])
 
 export const isRetriable = (code: number): boolean => RETRIABLE.has(code)
@@ -45,8 +45,14 @@ export const refuse = (code: number, what: string): void => {
 
 /** Code of a refusal of ours or of kafkajs; undefined: no answer came (connection, time-out). */
 export const refusalOf = (error: unknown): number | undefined => {
+  if (!(error instanceof Error)) return undefined
   if (error instanceof KafkaRefusal) return error.code
-  if (error instanceof Error && 'type' in error && 'code' in error && typeof error.code === 'number') return error.code
+  // kafkajs gathers those of topics made at once, and of partitions whose records are deleted.
+  if ('errors' in error && Array.isArray(error.errors)) return refusalOf(error.errors[0])
+  if ('partitions' in error && Array.isArray(error.partitions)) {
+    return refusalOf((error.partitions[0] as { error?: unknown } | undefined)?.error)
+  }
+  if ('type' in error && 'code' in error && typeof error.code === 'number') return error.code
   return undefined
 }
 

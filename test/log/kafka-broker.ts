@@ -49,7 +49,7 @@ const java = (jars: string, main: string, ...args: string[]): string[] => [
   ...args,
 ]
 
-/** A listener of its own with TLS and SASL: user `weir`, password `secret`. */
+/** A listener of its own with TLS and SASL: user `weir` may do all, `guest` nothing; the password is `secret`. */
 const secureListener = async (port: number, place: string): Promise<{ settings: string; certificate: string }> => {
   const [key, certificate] = [join(place, 'key.pem'), join(place, 'certificate.pem')]
   const subject = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1']
@@ -65,8 +65,10 @@ listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:S
 ssl.keystore.type=PEM
 ssl.keystore.location=${both}
 listener.name.secure.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256
-listener.name.secure.plain.sasl.jaas.config=${login}.plain.PlainLoginModule required user_weir="secret";
+listener.name.secure.plain.sasl.jaas.config=${login}.plain.PlainLoginModule required user_weir="secret" user_guest="secret";
 listener.name.secure.scram-sha-256.sasl.jaas.config=${login}.scram.ScramLoginModule required;
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:weir
 `
   return { settings, certificate: readFileSync(certificate, 'utf8') }
 }

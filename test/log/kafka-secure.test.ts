@@ -56,6 +56,24 @@ describe.skipIf(service('KAFKA_BROKERS') === null || jars === null || !hasOpenss
     }
   })
 
+  it('says that a user may not, at once', async () => {
+    const owner = await openKafkaLog(options('plain'))
+    await owner.create('closed', 1)
+    const start = genesis((await owner.range('closed', 0)).logId)
+    const log = await openKafkaLog({
+      ...options('plain'),
+      sasl: { mechanism: 'plain', username: 'guest', password: 'secret' },
+    })
+    const denied = { code: 'WEIR_LOG_DENIED', retryable: false }
+    await expect(log.append('closed', 0, [recordOf('{}')])).rejects.toMatchObject(denied)
+    await expect(log.read('closed', 0, start, all)).rejects.toMatchObject(denied)
+    await expect(log.range('closed', 0)).rejects.toMatchObject(denied)
+    await expect(log.create('another', 1)).rejects.toMatchObject(denied)
+    await expect(log.inspect('closed')).rejects.toMatchObject(denied)
+    await log.close()
+    await owner.close()
+  })
+
   it('does not trust a certificate that nobody vouches for, nor talk without TLS', async () => {
     for (const tls of [true, false]) {
       const log = await openKafkaLog({ ...options('plain'), tls, requestTimeoutMs: 500 })

@@ -46,6 +46,16 @@ describe.skipIf(brokers === null)('topics', () => {
     })
   })
 
+  it('lets several processes create one topic at the same time', async () => {
+    const topic = name()
+    const logs = await Promise.all(Array.from({ length: 6 }, () => open()))
+    await Promise.all(logs.map((l) => l.create(topic, 2)))
+    for (const l of logs) expect(await l.partitions(topic)).toEqual([0, 1])
+    await Promise.all(logs.map((l) => l.append(topic, 1, [recordOf('{"a":1}')])))
+    expect((await log.range(topic, 1)).endOffset).toBe(6)
+    await Promise.all(logs.map((l) => l.close()))
+  })
+
   it('stops below the start when records were deleted under a position, and nowhere is an offset committed', async () => {
     const topic = name()
     await log.create(topic, 1)
