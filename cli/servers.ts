@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import type { ConnectionOptions } from 'node:tls'
 import type { BullMqConnection } from '../batch-layer/bullmq-connection.ts'
 import { openFolderStore } from '../lake/folder-object-store.ts'
+import type { S3Options } from '../lake/s3-client.ts'
 import { openS3Store } from '../lake/s3-object-store.ts'
 import { type KafkaClientOptions, openKafkaLog } from '../log/kafka-log.ts'
 import { openLmdbLog } from '../log/lmdb-log.ts'
@@ -114,19 +115,21 @@ export type StorePlace = { folder: string; s3: S3Settings | null }
 export const storePlace = (settings: Settings, dataDir: string): StorePlace =>
   usesS3(settings) ? { folder: join(dataDir, 'cache'), s3: settings.s3 } : { folder: join(dataDir, 'lake'), s3: null }
 
-/** `probe`: try first that the store keeps what it must; a child of a process that tried leaves it out. */
-export const openObjectStore = async ({ folder, s3 }: StorePlace, probe: boolean): Promise<ObjectStore> => {
-  if (s3 === null) return openFolderStore(folder)
-  const { bucket, prefix, endpoint, region, pathStyle, accessKeyId, secretAccessKey, cacheBytes } = s3
-  return openS3Store({
+/** How to reach the bucket. */
+export const s3Client = (s3: S3Settings): S3Options => {
+  const { bucket, prefix, endpoint, region, pathStyle, accessKeyId, secretAccessKey } = s3
+  return {
     bucket,
     prefix,
     region,
     ...optional({ endpoint }),
     ...(accessKeyId === '' ? {} : { credentials: { accessKeyId, secretAccessKey } }),
     ...(pathStyle === 'auto' ? {} : { forcePathStyle: pathStyle === 'on' }),
-    cacheFolder: folder,
-    cacheBytes,
-    probe,
-  })
+  }
+}
+
+/** `probe`: try first that the store keeps what it must; a child of a process that tried leaves it out. */
+export const openObjectStore = async ({ folder, s3 }: StorePlace, probe: boolean): Promise<ObjectStore> => {
+  if (s3 === null) return openFolderStore(folder)
+  return openS3Store({ ...s3Client(s3), cacheFolder: folder, cacheBytes: s3.cacheBytes, probe })
 }

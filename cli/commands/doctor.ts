@@ -1,4 +1,7 @@
-/** `weir doctor`: what could go wrong here, before it does. Invariant: it only looks; what it writes to try the disk it removes. */
+/**
+ * `weir doctor`: what could go wrong here, before it does. Invariant: it only looks; what it writes to try a disk or a store it removes.
+ * Servers are asked at the same time, each with a deadline.
+ */
 import { constants } from 'node:fs'
 import { access, link, mkdir, open, rm, stat, statfs } from 'node:fs/promises'
 import { createServer } from 'node:net'
@@ -7,7 +10,9 @@ import type { Command } from 'commander'
 import { isLoopback } from '../../http/auth.ts'
 import { openFolderKeys } from '../../http/folder-keys.ts'
 import { formatError } from '../../model/errors.ts'
-import { ProjectErrors } from '../../model/project.ts'
+import { type Project, ProjectErrors } from '../../model/project.ts'
+import type { Settings } from '../../model/settings.ts'
+import { usesKafka, usesRedis, usesS3 } from '../../model/settings-servers.ts'
 import { openClient } from '../client.ts'
 import {
   type CommonOptions,
@@ -22,8 +27,8 @@ import {
 import { holders } from '../lock.ts'
 import { Exit } from '../output.ts'
 import { loadProject } from '../project-files.ts'
+import type { Finding } from './doctor-finding.ts'
 
-type Finding = { check: string; state: 'ok' | 'warning' | 'problem'; text: string }
 const GiB = 1024 ** 3
 
 const node = (): Finding => {
@@ -36,18 +41,28 @@ const node = (): Finding => {
   }
 }
 
-const project = async (options: CommonOptions): Promise<Finding> => {
+const project = async (options: CommonOptions): Promise<{ finding: Finding; found: Project | null }> => {
+  const check = 'project'
   try {
     const found = await loadProject(projectFolder(options), options.config)
-    return {
-      check: 'project',
-      state: 'ok',
-      text: `${found.settings.name}: ${found.datasets.length} dataset(s), ${found.views.length} view(s)`,
-    }
+    const text = `${found.settings.name}: ${found.datasets.length} dataset(s), ${found.views.length} view(s)`
+    return { finding: { check, state: 'ok', text }, found }
   } catch (error) {
     const first = error instanceof ProjectErrors ? error.errors[0] : error
-    return { check: 'project', state: 'problem', text: `${formatError(first).split('\n')[0]}; see \`weir check\`` }
+    const text = formatError(first).split('\n')[0]!
+    return { finding: { check, state: 'problem', text, next: 'see `weir check`' }, found: null }
   }
+}
+
+/** The servers that the settings name; a profile without servers loads nothing of their clients. */
+const servers = async (settings: Settings, found: Project | null): Promise<Finding[]> => {
+  const datasets = found?.datasets ?? []
+  const asked: Promise<Finding[]>[] = []
+  if (usesKafka(settings))
+    asked.push(import('./doctor-kafka.ts').then(({ kafkaFindings }) => kafkaFindings(settings, datasets)))
+  if (usesRedis(settings)) asked.push(import('./doctor-redis.ts').then(({ redisFindings }) => redisFindings(settings)))
+  if (usesS3(settings)) asked.push(import('./doctor-s3.ts').then(({ s3Findings }) => s3Findings(settings)))
+  return (await Promise.all(asked)).flat()
 }
 
 /** The nearest folder above that exists: a data folder is made at the first start. */
@@ -158,21 +173,34 @@ const safety = async (options: CommonOptions, data: string): Promise<Finding[]> 
   return found
 }
 
+const MARKS = { ok: '  ok     ', warning: '  warning', problem: '  PROBLEM' }
+const line = ({ state, check, text, next }: Finding): string =>
+  `${MARKS[state]}  ${check}: ${text}${next === undefined ? '' : `\n             → ${next}`}`
+
 export const doctorCommand = (program: Command): void => {
-  const command = program
-    .command('doctor')
-    .addHelpText('after', '\nExamples:\n  weir doctor\n  weir doctor --url http://10.0.0.5:8080')
+  const command = program.command('doctor').addHelpText(
+    'after',
+    `
+Servers that the settings name (Kafka, Redis, S3) are reached and asked: version, policy, rights, topics.
+
+Examples:
+  weir doctor
+  weir doctor --project shop --json
+  weir doctor --url http://10.0.0.5:8080`,
+  )
   jsonOption(serverOptions(command)).action(async (options: CommonOptions) => {
     const data = await dataFolder(options)
+    const settings = await readSettings(options)
+    const { finding, found } = await project(options)
     const findings = [
       node(),
-      await project(options),
+      finding,
       ...(await disk(data)),
       ...(await safety(options, data)),
+      ...(await servers(settings, found)),
       ...(await server(options, data)),
     ]
-    const mark = { ok: '  ok     ', warning: '  warning', problem: '  PROBLEM' }
-    show(options, findings, () => findings.map((f) => `${mark[f.state]}  ${f.check}: ${f.text}`).join('\n'))
+    show(options, findings, () => findings.map(line).join('\n'))
     if (findings.some((f) => f.state === 'problem')) throw new Exit(1)
   })
 }
