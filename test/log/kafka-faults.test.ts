@@ -25,8 +25,12 @@ const readAll = async (log: KafkaLog, topic: string, from: Position): Promise<Lo
   }
 }
 
-/** Passes bytes on in both ways; an answer for which `swallow` says so is never passed on, and its connection ends. */
-const openProxy = async (port: number, swallow: (answer: Buffer) => boolean) => {
+/**
+ * Passes bytes on in both ways. An answer for which `swallow` says so is never passed on, and its connection ends. While it is
+ * silent nothing is passed on, and connections stay open: a half-open network.
+ */
+const openProxy = async (port: number, swallow: (answer: Buffer) => boolean = () => false) => {
+  const line = { silent: false }
   const sockets = new Set<Socket>()
   const server: Server = createServer((client) => {
     const broker = connect(port, '127.0.0.1')
@@ -34,8 +38,9 @@ const openProxy = async (port: number, swallow: (answer: Buffer) => boolean) => 
       sockets.add(socket)
       socket.on('error', () => undefined)
     }
-    client.pipe(broker)
+    client.on('data', (request) => void (line.silent || broker.write(request)))
     broker.on('data', (answer) => {
+      if (line.silent) return
       if (swallow(answer)) {
         client.destroy()
         broker.destroy()
@@ -46,6 +51,7 @@ const openProxy = async (port: number, swallow: (answer: Buffer) => boolean) => 
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   return {
+    line,
     port: (server.address() as { port: number }).port,
     close: () => {
       for (const socket of sockets) socket.destroy()
@@ -93,6 +99,30 @@ describe.skipIf(shared === null || jars === null)('a broker with faults', () => 
     expect(new Set(read.map((r) => r.fingerprint)).size).toBe(3)
     expect((await log.range(topic, 0)).endOffset).toBe(0)
     expect(await log.positionAt(topic, 1, 4)).toEqual(end)
+    await through.close()
+    proxy.close()
+  })
+
+  it('gives up on a connection that is silent, and works again on new ones', async () => {
+    const topic = freshTopic('silent')
+    await log.create(topic, 1)
+    const proxy = await openProxy(Number(broker.address.split(':')[1]))
+    const through = await openKafkaLog({
+      brokers: [`127.0.0.1:${proxy.port}`],
+      reach: () => ({ host: '127.0.0.1', port: proxy.port }),
+      requestTimeoutMs: 300,
+      giveUpMs: 1_000,
+      pollMs: 300,
+    })
+    const end = await through.append(topic, 0, [recordOf('{"a":0}')])
+    const waiting = through.read(topic, 0, end, { ...all, waitMs: 60_000 })
+    proxy.line.silent = true
+    const unreachable = { code: 'WEIR_LOG_UNREACHABLE', retryable: true }
+    await expect(waiting).rejects.toMatchObject(unreachable)
+    await expect(through.range(topic, 0)).rejects.toMatchObject(unreachable)
+    proxy.line.silent = false
+    expect((await through.append(topic, 0, [recordOf('{"a":1}')])).offset).toBe(2)
+    expect(texts(await through.read(topic, 0, end, all))).toEqual(['{"a":1}\n'])
     await through.close()
     proxy.close()
   })
