@@ -22,9 +22,14 @@ import { literal } from '../../model/ident.ts'
 
 export const PARQUET = join(packageRoot, 'node_modules', 'vega-datasets', 'data', 'flights-3m.parquet')
 
+/** A Weir that runs: where events go, and where questions do. */
+export type Running = { ingest: string[]; serving: string[]; stop(): Promise<unknown> }
+
 export type FlightsOptions = {
   flights: number
   dataDir: string
+  /** What to send to; default: all roles in this process, in `dataDir`. */
+  running?: Running
   /** Steps of sending, each followed by an extend and a comparison. */
   steps?: number
   say?: (line: string) => void
@@ -93,38 +98,48 @@ const compare = async (session: Session, client: Client, scratch: string, sent: 
   return { cells, differing }
 }
 
-const sendFlights = async (session: Session, client: Client, scratch: string, from: number, to: number) => {
+/** Sends a range of the flights, piece by piece to each of the doors in turn; the tokens of the last pieces cover all. */
+const sendFlights = async (session: Session, doors: Client[], scratch: string, from: number, to: number) => {
   const file = join(scratch, 'flights.ndjson')
-  const sender = openSender({ client, dataset: 'flights', parallel: 2 })
-  const chunk = 200_000
+  const senders = doors.map((client) => openSender({ client, dataset: 'flights', parallel: 2 }))
+  const chunk = Math.ceil(Math.min(200_000, (to - from) / doors.length))
   for (let at = from; at < to; at += chunk) {
     await session.run(`COPY (SELECT flight_id, strftime(date, '%Y-%m-%dT%H:%M:%SZ') AS departed, origin, destination, delay, distance
       FROM flights WHERE n >= ${at} AND n < ${Math.min(to, at + chunk)} ORDER BY n) TO ${literal(file)} (FORMAT json)`)
     let line = 0
+    const sender = senders[Math.floor((at - from) / chunk) % senders.length]!
     for await (const bytes of linesOf(createReadStream(file, { highWaterMark: 1 << 20 })))
       await sender.write(bytes, ++line)
     await rm(file, { force: true })
   }
-  return sender.end()
+  const sent = await Promise.all(senders.map((s) => s.end()))
+  const sum = (of: (s: (typeof sent)[number]) => number): number => sent.reduce((n, s) => n + of(s), 0)
+  return {
+    events: sum((s) => s.events),
+    accepted: sum((s) => s.accepted),
+    rejected: sum((s) => s.rejected),
+    tokens: sent.flatMap((s) => s.token ?? []),
+  }
+}
+
+/** All roles in this process. */
+const openEmbedded = async ({ dataDir, inProcessWorkers = false }: FlightsOptions): Promise<Running> => {
+  const project = await loadProject(join(examplesFolder, 'flights'))
+  project.settings.schedules = { extend: 'off', recompute: 'off', verify: 'off', compact: 'off' }
+  const weir = await openWeir({ project, dataDir, roles: ROLES, logger: quietLogger(), port: 0, inProcessWorkers })
+  return { ingest: [weir.url], serving: [weir.url], stop: weir.stop }
 }
 
 export const runFlights = async (options: FlightsOptions): Promise<FlightsResult> => {
-  const { flights, dataDir, steps = 4, say = () => undefined } = options
+  const { flights, steps = 4, say = () => undefined } = options
   if (!existsSync(PARQUET)) throw new Error(`${PARQUET} is missing: npm install`)
-  const project = await loadProject(join(examplesFolder, 'flights'))
-  project.settings.schedules = { extend: 'off', recompute: 'off', verify: 'off', compact: 'off' }
   const result: FlightsResult = { sent: 0, accepted: 0, cells: 0, differing: 0, audited: 0 }
   const engine = await openEngine({ memoryLimit: '2GB' })
-  const weir = await openWeir({
-    project,
-    dataDir,
-    roles: ROLES,
-    logger: quietLogger(),
-    port: 0,
-    inProcessWorkers: options.inProcessWorkers ?? false,
-  })
+  const running = options.running ?? (await openEmbedded(options))
   try {
-    const client = openClient({ url: weir.url })
+    const doors = running.ingest.map((url) => openClient({ url }))
+    const servers = running.serving.map((url) => openClient({ url }))
+    const client = servers[0]!
     const session = await engine.session()
     // The first ones of the file (it is in order of time), in an order that has nothing to do with time.
     await session.run(`CREATE TEMP TABLE flights AS
@@ -132,7 +147,13 @@ export const runFlights = async (options: FlightsOptions): Promise<FlightsResult
       FROM read_parquet(${literal(PARQUET)}, file_row_number = true) WHERE file_row_number < ${flights} ORDER BY n`)
     const check = async (what: string): Promise<void> => {
       const began = performance.now()
-      const { cells, differing } = await compare(session, client, engine.scratchDir, result.sent)
+      let cells = 0
+      let differing = 0
+      for (const server of servers) {
+        const found = await compare(session, server, engine.scratchDir, result.sent)
+        cells += found.cells
+        differing += found.differing
+      }
       const seconds = ((performance.now() - began) / 1_000).toFixed(1)
       result.cells += cells
       result.differing += differing
@@ -141,7 +162,7 @@ export const runFlights = async (options: FlightsOptions): Promise<FlightsResult
     for (let step = 1; step <= steps; step++) {
       const to = Math.floor((flights * step) / steps)
       const began = performance.now()
-      const sent = await sendFlights(session, client, engine.scratchDir, result.sent, to)
+      const sent = await sendFlights(session, doors, engine.scratchDir, result.sent, to)
       const seconds = (performance.now() - began) / 1_000
       result.sent = to
       result.accepted += sent.accepted
@@ -149,12 +170,9 @@ export const runFlights = async (options: FlightsOptions): Promise<FlightsResult
         `sent ${sent.events} flights in ${seconds.toFixed(1)} s, ${sent.accepted} accepted, ${sent.rejected} rejected`,
       )
       for (const { name } of VIEWS)
-        await client.json(
-          'POST',
-          '/v1/query',
-          { view: name, limit: 1, atLeast: sent.token, waitMs: 60_000 },
-          { retry: true },
-        )
+        for (const server of servers)
+          for (const atLeast of sent.tokens)
+            await server.json('POST', '/v1/query', { view: name, limit: 1, atLeast, waitMs: 60_000 }, { retry: true })
       // The last piece stays with the speed layer alone, so that answers are merged from both.
       if (step < steps) for (const { name } of VIEWS) await runJob(client, name, 'extend', {}, true)
       await check(step < steps ? `extend ${step}` : 'before the recompute')
@@ -170,7 +188,7 @@ export const runFlights = async (options: FlightsOptions): Promise<FlightsResult
     session.close()
     return result
   } finally {
-    await weir.stop()
+    await running.stop()
     await engine.close()
   }
 }
