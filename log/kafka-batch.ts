@@ -90,6 +90,20 @@ export const readBatches = (records: Buffer): Batch[] => {
   return batches
 }
 
+/**
+ * Whether an offset from `offset` on is in no batch. Transactions leave batches of their own, so only compaction, at work now
+ * or in the past, makes such a gap; it also takes records out of a batch.
+ */
+export const hasGap = (batches: Batch[], offset: number): boolean => {
+  let next = offset
+  for (const [i, { baseOffset, lastOffset, count }] of batches.entries()) {
+    if (i === 0 ? baseOffset > next : baseOffset !== next) return true
+    if (count !== lastOffset - baseOffset + 1) return true
+    next = lastOffset + 1
+  }
+  return false
+}
+
 /** Whether a control batch ends its transaction by aborting it: its one record's key is (version, type). */
 const isAbort = (batch: Batch): boolean => {
   const r = newReader(batch.packed)

@@ -45,18 +45,20 @@ export type ClusterOptions = {
   brokers: Address[]
   /** How long to go on trying. */
   giveUpMs: number
-  /** Called once for each topic id, before its first use; throws to keep it out. */
+  /** Called for each topic id before its first use, and each minute while its metadata are asked for; throws to keep it out. */
   admit(topic: string): Promise<void>
   isOpen(): boolean
 }
 
 const FIRST_PAUSE_MS = 20
 const LONGEST_PAUSE_MS = 500
+const ADMITTED_MS = 60_000
 
 export const openCluster = (connections: Connections, options: ClusterOptions): Cluster => {
   const topics = new Map<string, Topic>()
   const asking = new Map<string, Promise<Topic | null>>()
-  const admitted = new Set<string>()
+  /** When each topic id was let in. */
+  const admitted = new Map<string, number>()
   let known: ClusterMetadata['brokers'] = []
   let controllerId = -1
 
@@ -108,9 +110,9 @@ export const openCluster = (connections: Connections, options: ClusterOptions): 
     // Partitions that have no leader at the moment come with an error of their own; the topic is there all the same.
     if (found.error !== KAFKA.none && found.partitions.length === 0)
       throw new KafkaRefusal(found.error, `topic ${name}`)
-    if (!admitted.has(found.topicId)) {
+    if (performance.now() - (admitted.get(found.topicId) ?? Number.NEGATIVE_INFINITY) > ADMITTED_MS) {
       await options.admit(name)
-      admitted.add(found.topicId)
+      admitted.set(found.topicId, performance.now())
     }
     const leaders = new Map<number, Address>()
     for (const { partition, leader } of found.partitions) {

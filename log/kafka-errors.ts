@@ -121,8 +121,8 @@ export const compacted = (topic: string): WeirError =>
   new WeirError({
     code: 'WEIR_LOG_COMPACTED',
     message: `The topic ${topic} is compacted: Kafka removes records from its middle, so no answer could be checked.`,
-    expected: 'cleanup.policy=delete',
-    got: 'cleanup.policy with compact',
+    expected: 'cleanup.policy=delete, now and in the past',
+    got: 'cleanup.policy with compact, or gaps between offsets',
     next: 'copy the events to a topic that is not compacted, and name that one',
   })
 

@@ -6,9 +6,17 @@
  */
 import type { LogRecord } from '../model/ports/event-log.ts'
 import type { Position } from '../model/position.ts'
-import { type Batch, committed, DamagedBatch, OldMessageFormat, readBatches, readMessages } from './kafka-batch.ts'
+import {
+  type Batch,
+  committed,
+  DamagedBatch,
+  hasGap,
+  OldMessageFormat,
+  readBatches,
+  readMessages,
+} from './kafka-batch.ts'
 import type { Leader } from './kafka-cluster.ts'
-import { damaged, KafkaRefusal, oldFormat, refuse } from './kafka-errors.ts'
+import { compacted, damaged, KafkaRefusal, oldFormat, refuse } from './kafka-errors.ts'
 import { placeOf, RECORD_ID, recordsOf } from './kafka-record.ts'
 import {
   EARLIEST,
@@ -53,10 +61,12 @@ export const openProofs = (): Proofs => {
 const UNPACKED_BYTES = 128 * 1024 * 1024
 const SCAN_BYTES = 1024 * 1024
 
-/** The batches of a fetch. Throws WEIR_LOG_CORRUPT, WEIR_LOG_MESSAGE_FORMAT. */
-export const batchesOf = (topic: string, records: Buffer): Batch[] => {
+/** The batches of a fetch at `offset`. Throws WEIR_LOG_CORRUPT, WEIR_LOG_MESSAGE_FORMAT, WEIR_LOG_COMPACTED. */
+export const batchesOf = (topic: string, records: Buffer, offset: number): Batch[] => {
   try {
-    return readBatches(records)
+    const batches = readBatches(records)
+    if (hasGap(batches, offset)) throw compacted(topic)
+    return batches
   } catch (error) {
     if (error instanceof OldMessageFormat) throw oldFormat(topic, error.magic)
     if (error instanceof DamagedBatch) throw damaged(`${error.message} of topic ${topic}`, error)
@@ -96,7 +106,7 @@ export const viewOf = ({ topic, send }: Leader, partition: number): PartitionVie
     for (let at = from; at < to; ) {
       const fetched = await fetch({ offset: at, lastEpoch: -1, maxBytes: SCAN_BYTES, waitMs: 0 })
       refuse(fetched.error, `records of ${topic.topic}/${partition}`)
-      const batches = batchesOf(topic.topic, fetched.records)
+      const batches = batchesOf(topic.topic, fetched.records, at)
       if (batches.length === 0) return
       const visible = new Set(committed(batches, fetched.aborted))
       for (const batch of batches) {
@@ -123,7 +133,7 @@ export const viewOf = ({ topic, send }: Leader, partition: number): PartitionVie
     epochAt: async (offset) => {
       const fetched = await fetch({ offset, lastEpoch: -1, maxBytes: 1, waitMs: 0, uncommitted: true })
       refuse(fetched.error, `the record at ${offset} of ${topic.topic}/${partition}`)
-      const batch = batchesOf(topic.topic, fetched.records).find((b) => b.lastOffset >= offset)
+      const batch = batchesOf(topic.topic, fetched.records, offset).find((b) => b.lastOffset >= offset)
       if (batch === undefined) throw new KafkaRefusal(78, `the record at ${offset} of ${topic.topic}/${partition}`)
       return batch.leaderEpoch
     },

@@ -57,7 +57,7 @@ export const openReader = (cluster: Cluster, proofs: Proofs, options: ReaderOpti
         return outOfRange(look)
       }
       refuse(fetched.error, `records of ${look.leader.topic.topic}/${look.partition}`)
-      const batches = batchesOf(look.leader.topic.topic, fetched.records)
+      const batches = batchesOf(look.leader.topic.topic, fetched.records, offset)
       const last = batches.at(-1)
       if (last !== undefined) [offset, epoch] = [last.lastOffset + 1, last.leaderEpoch]
       const taken = await takeRecords(look, batches, fetched, limits)

@@ -9,6 +9,7 @@ import {
   committed,
   DamagedBatch,
   encodeBatch,
+  hasGap,
   OldMessageFormat,
   readBatches,
   readMessages,
@@ -86,6 +87,16 @@ describe('record batches', () => {
       expect(messages).toBeNull()
       expect(recordsOf(batch, messages, place)).toMatchObject([{ offset: 7, events: 1, recordId: foreignId(place, 7) }])
     }
+  })
+
+  it('tell of compaction by the offsets that are missing', () => {
+    const batch = (baseOffset: number, lastOffset: number, count = lastOffset - baseOffset + 1): Batch =>
+      ({ baseOffset, lastOffset, count }) as Batch
+    expect(hasGap([], 5)).toBe(false)
+    expect(hasGap([batch(3, 7), batch(8, 8), batch(9, 20)], 5)).toBe(false)
+    expect(hasGap([batch(6, 7)], 5)).toBe(true)
+    expect(hasGap([batch(3, 7), batch(9, 9)], 5)).toBe(true)
+    expect(hasGap([batch(3, 7, 4)], 5)).toBe(true)
   })
 
   it('of aborted transactions are holes, those of others are not', () => {

@@ -8,7 +8,7 @@ import type { LogRecord } from '../../model/ports/event-log.ts'
 import { genesis, type Position } from '../../model/position.ts'
 import { service } from '../support/services.ts'
 import { brokerJars, type OwnBroker, prepareBroker } from './kafka-broker.ts'
-import { all, freshTopic, recordOf, records, texts, until } from './kafka-support.ts'
+import { all, freshTopic, openTopicTools, recordOf, records, texts, until } from './kafka-support.ts'
 
 const shared = service('KAFKA_BROKERS')
 const jars = brokerJars()
@@ -64,7 +64,7 @@ describe.skipIf(shared === null || jars === null)('a broker with faults', () => 
   let broker: OwnBroker
   let log: KafkaLog
   beforeAll(async () => {
-    broker = await prepareBroker(jars!)
+    broker = await prepareBroker(jars!, { settings: 'log.cleaner.backoff.ms=100\n' })
     await broker.start()
     log = await openKafkaLog({ brokers: [broker.address] })
   }, 120_000)
@@ -126,6 +126,35 @@ describe.skipIf(shared === null || jars === null)('a broker with faults', () => 
     await through.close()
     proxy.close()
   })
+
+  it('refuses a topic that begins to be compacted, by its gaps and by its settings', async () => {
+    const topic = freshTopic('compacted')
+    const tools = openTopicTools(broker.address)
+    await log.create(topic, 1)
+    const start = genesis((await log.range(topic, 0)).logId)
+    const producer = await tools.producer()
+    const send = (n: number) => producer.send({ topic, messages: [{ key: 'k', value: `{"n":${n}}`, partition: 0 }] })
+    for (let n = 0; n < 20; n++) await send(n)
+    expect(records(await log.read(topic, 0, start, all))).toHaveLength(20)
+    await tools.admin.connect()
+    const settings = { 'cleanup.policy': 'compact', 'segment.ms': '50', 'min.cleanable.dirty.ratio': '0' }
+    const configEntries = Object.entries(settings).map(([name, value]) => ({ name, value }))
+    await tools.admin.alterConfigs({ validateOnly: false, resources: [{ type: 2, name: topic, configEntries }] })
+    const compacted = { code: 'WEIR_LOG_COMPACTED', retryable: false }
+    let refusal: unknown
+    // The process knows the topic as a good one, so it is the records that tell.
+    await until('gaps', async () => {
+      await send(99)
+      refusal = await log.read(topic, 0, start, all).catch((error: unknown) => error)
+      return refusal instanceof Error
+    })
+    expect(refusal).toMatchObject(compacted)
+    const fresh = await openKafkaLog({ brokers: [broker.address] })
+    await expect(fresh.range(topic, 0)).rejects.toMatchObject(compacted)
+    await fresh.close()
+    await tools.admin.disconnect()
+    await tools.close()
+  }, 60_000)
 
   it('loses nothing that was acknowledged when the broker is killed in the middle, and heals by itself', async () => {
     const topic = freshTopic('killed')

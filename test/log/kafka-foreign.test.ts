@@ -9,7 +9,7 @@ import type { LogRecord } from '../../model/ports/event-log.ts'
 import { genesis, type Position } from '../../model/position.ts'
 import { hasKcat, kcatProduce } from '../support/kcat.ts'
 import { service } from '../support/services.ts'
-import { all, freshTopic, openTopicTools, recordOf, records, type TopicTools, texts } from './kafka-support.ts'
+import { all, freshTopic, openTopicTools, recordOf, records, type TopicTools, texts, until } from './kafka-support.ts'
 
 const { compress } = createRequire(import.meta.url)('snappyjs') as { compress(bytes: Buffer): Buffer }
 const brokers = service('KAFKA_BROKERS')
@@ -185,7 +185,11 @@ describe.skipIf(brokers === null)('foreign producers', () => {
     const send = async (fate: 'commit' | 'abort', ...values: string[]): Promise<void> => {
       const transaction = await producer.transaction()
       await transaction.send({ topic, messages: values.map((value) => ({ value, partition: 0 })) })
+      const high = async () => Number((await tools.admin.fetchTopicOffsets(topic))[0]!.high)
+      const before = await high()
       await transaction[fate]()
+      // The marker follows the answer.
+      await until('the marker', async () => (await high()) > before)
     }
     await send('abort', '{"x":0}')
     expect(await log.range(topic, 0)).toMatchObject({ startOffset: 0, endOffset: 0 })
