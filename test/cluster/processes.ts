@@ -33,11 +33,17 @@ export const places = (redis: 'REDIS_URL' | 'REDIS_CLUSTER' = 'REDIS_URL'): Plac
 export type Cluster = {
   name: string
   env: Record<string, string>
-  start(role: Role): Promise<Server>
-  /** Of a role, those that run. */
+  /** Roles with commas. */
+  start(roles: string): Promise<Server>
+  /** Those that run a role. */
   running(role: Role): Server[]
   urls(role: Role): string[]
+  rolesOf(server: Server): string
   kill(server: Server): Promise<void>
+  /** TERM; throws unless it ends by itself with 0. */
+  stop(server: Server): Promise<void>
+  /** What the processes printed at last, those that are gone too. */
+  logs(): string
   close(): Promise<void>
 }
 
@@ -116,9 +122,11 @@ export const openCluster = async (
   const s3 = await s3Of({ ...env, ...at.s3 })
   const { CreateBucketCommand } = await import('@aws-sdk/client-s3')
   await s3.send(new CreateBucketCommand({ Bucket: name }))
-  const live = new Map<Server, Role>()
+  const live = new Map<Server, string>()
+  const all: { roles: string; server: Server }[] = []
   let started = 0
-  const running = (role: Role): Server[] => [...live].flatMap(([server, own]) => (own === role ? [server] : []))
+  const running = (role: Role): Server[] =>
+    [...live].flatMap(([server, roles]) => (roles.split(',').includes(role) ? [server] : []))
   const kill = async (server: Server): Promise<void> => {
     live.delete(server)
     await server.kill()
@@ -128,10 +136,18 @@ export const openCluster = async (
     env,
     running,
     kill,
-    start: async (role) => {
-      const data = join(folder, `${role}-${started++}`)
-      const server = await startServer({ project: options.project, data, args: ['--role', role], env })
-      live.set(server, role)
+    stop: async (server) => {
+      live.delete(server)
+      const code = await server.stop()
+      if (code !== 0) throw new Error(`a process ended with ${code} when it was told to stop:\n${server.output()}`)
+    },
+    logs: () => all.map(({ roles, server }) => `-- ${roles}\n${server.output().slice(-3_000)}`).join('\n'),
+    rolesOf: (server) => live.get(server)!,
+    start: async (roles) => {
+      const data = join(folder, `${roles}-${started++}`)
+      const server = await startServer({ project: options.project, data, args: ['--role', roles], env })
+      live.set(server, roles)
+      all.push({ roles, server })
       return server
     },
     urls: (role) => running(role).map((server) => server.url),
