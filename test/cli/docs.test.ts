@@ -59,6 +59,7 @@ test('docs/cli.md has every command; commands in the pages exist', async () => {
     'docs/cli.md',
     'docs/definitions.md',
     'docs/operations.md',
+    'docs/cluster.md',
     'docs/exactness.md',
     'examples/flights/README.md',
   ]
@@ -77,6 +78,7 @@ test('links between the pages lead somewhere', async () => {
     'docs/cli.md',
     'docs/definitions.md',
     'docs/operations.md',
+    'docs/cluster.md',
     'docs/exactness.md',
     'docs/http-api.md',
   ])
@@ -88,4 +90,11 @@ test('links between the pages lead somewhere', async () => {
         `${path} → ${target}`,
       ).resolves.toBeDefined()
     }
+})
+
+test('metrics that the pages name exist', async () => {
+  const known = new Set([...(await sources()).matchAll(/'(weir_[a-z_]+)'/g)].map(([, name]) => name!))
+  for (const path of ['docs/operations.md', 'docs/cluster.md'])
+    for (const [name] of (await read(path)).matchAll(/\bweir_[a-z_]+/g))
+      expect(known, `${path}: ${name}`).toContain(name.replace(/_(bucket|count|sum)$/, ''))
 })
