@@ -1,5 +1,6 @@
 /** Redis, as `weir doctor` sees it: is it fit for speed state, and can BullMQ keep its queues there? Changes nothing. */
-import { type BullMqConnection, connect, hangUp, openQueue, QUEUES } from '../../batch-layer/bullmq-connection.ts'
+import type { BullMqConnection } from '../../batch-layer/bullmq-connection.ts'
+import { countJobs } from '../../batch-layer/bullmq-look.ts'
 import type { Settings } from '../../model/settings.ts'
 import { checkRedis } from '../../speed-layer/redis-check.ts'
 import { openRedis } from '../../speed-layer/redis-client.ts'
@@ -33,18 +34,8 @@ const speed = async (place: BullMqConnection, keyPrefix: string): Promise<Findin
 }
 
 const queues = async (place: BullMqConnection, prefix: string): Promise<Finding[]> => {
-  const client = await connect(place, 'calls', () => undefined)
-  try {
-    const queue = await openQueue(QUEUES.short, client, prefix, () => undefined)
-    try {
-      const { waiting = 0, active = 0, failed: lost = 0 } = await queue.getJobCounts('waiting', 'active', 'failed')
-      return [ok('job queues', `BullMQ under ${prefix}: ${waiting} waiting, ${active} running, ${lost} failed`)]
-    } finally {
-      await queue.close()
-    }
-  } finally {
-    hangUp(client)
-  }
+  const { waiting, active, failed: lost } = await countJobs(place, prefix)
+  return [ok('job queues', `BullMQ under ${prefix}: ${waiting} waiting, ${active} running, ${lost} failed`)]
 }
 
 export const redisFindings = async (settings: Settings): Promise<Finding[]> =>

@@ -257,6 +257,12 @@ describe.skipIf(kafka === null || s3 === null || !hasRedis)('its services on rea
       })
     }
 
+    // And the image's own.
+    const [, image] = /HEALTHCHECK[^\n]*\n\s+CMD (\[.*\])/.exec(await read('Dockerfile'))!
+    const env = { ...process.env, WEIR_SERVER_PORT: String(ports.get('ingest')) }
+    const alive = spawn(process.execPath, (JSON.parse(image!) as string[]).slice(1), { env, stdio: 'ignore' })
+    expect(await once(alive, 'exit')).toEqual([0, null])
+
     const at = (role: string) => openClient({ url: `http://127.0.0.1:${ports.get(role)}`, key })
     const order = {
       event_id: 'e-1',

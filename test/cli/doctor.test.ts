@@ -4,6 +4,7 @@ import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Redis } from 'ioredis'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Finding } from '../../cli/commands/doctor-finding.ts'
 import { testBucket } from '../lake/s3-support.ts'
@@ -151,14 +152,21 @@ describe.skipIf(kafka === null)('Kafka', () => {
 })
 
 describe.skipIf(redis === null)('Redis', () => {
-  it('tells version and fitness, and that BullMQ may use it', async () => {
-    const { found } = await doctor({ WEIR_REDIS_URL: redis!, WEIR_REDIS_PREFIX: 'weir-doctor' })
+  it('tells version and fitness, and that BullMQ may use it; writes nothing', async () => {
+    const prefix = `doctor-${crypto.randomUUID()}`
+    const { found } = await doctor({ WEIR_REDIS_URL: redis!, WEIR_REDIS_PREFIX: prefix })
     expect(found.filter((f) => f.state === 'problem')).toEqual([])
     expect(found.at(-1)).toMatchObject({
       check: 'job queues',
       state: 'ok',
-      text: expect.stringContaining('{weir-doctor}'),
+      text: expect.stringContaining(`{${prefix}}`),
     })
+    const client = new Redis(redis!)
+    try {
+      expect(await client.keys(`*${prefix}*`)).toEqual([])
+    } finally {
+      client.disconnect()
+    }
   })
 
   it('does not look for queues where jobs are embedded', async () => {
