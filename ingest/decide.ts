@@ -5,10 +5,11 @@
 import { decodeBatch } from '../engine/decode.ts'
 import type { Engine, Session } from '../engine/engine.ts'
 import type { Dataset } from '../model/dataset.ts'
+import { partitionOf } from '../model/partitioner.ts'
 import type { NewRecord } from '../model/ports/event-log.ts'
 import type { Framed } from './lines.ts'
 import type { Rejection } from './outcome.ts'
-import { partitionColumns, partitionSql } from './partition.ts'
+import { keyColumns, keySql } from './partition.ts'
 import { type Chunk, type RecordLimits, type RequestKey, recordsByPartition, recordsOfChunks } from './records.ts'
 
 export type Asked = {
@@ -42,11 +43,11 @@ export const decide = async (
   const chunks = asked.flatMap((a) => a.chunks)
   if (chunks.length === 0) return asked.map((a) => verdictOf(a, [], new Map()))
   // A table is wanted only for the partitions' sake; with one partition the verdicts are enough.
-  const sql = partitions > 1 ? partitionSql(dataset, TABLE, partitions) : null
-  const kept = sql === null ? {} : { table: TABLE, columns: partitionColumns(dataset) }
+  const sql = partitions > 1 ? keySql(dataset, TABLE) : null
+  const kept = sql === null ? {} : { table: TABLE, columns: keyColumns(dataset) }
   const { dead } = await decodeBatch(engine, session, dataset, chunks, kept)
   const deadOf = groupBy(dead, (d) => d.record)
-  const placed = sql === null ? null : ((await session.columns(sql)) as [number[], (number | null)[]])
+  const placed = sql === null ? null : ((await session.columns(sql)) as [number[], (string | null)[]])
 
   let chunkBase = 0
   let rowBase = 0
@@ -74,7 +75,8 @@ export const decide = async (
         ? wholeRequest(dataset.name, partitions === 1 ? 0 : a.turn % partitions, a, deadLines)
         : scattered(dataset.name, a, limits, (into) => {
             for (; placedAt < placed[0].length && placed[0][placedAt]! < rowBase + lines; placedAt++) {
-              into[placed[0][placedAt]! - rowBase] = placed[1][placedAt] ?? a.turn % partitions
+              const text = placed[1][placedAt]!
+              into[placed[0][placedAt]! - rowBase] = text === null ? a.turn % partitions : partitionOf(text, partitions)
             }
           })
     chunkBase += a.chunks.length

@@ -6,6 +6,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Engine } from '../engine/engine.ts'
 import type { Dataset } from '../model/dataset.ts'
+import { partitionOf } from '../model/partitioner.ts'
 import type { EventLog } from '../model/ports/event-log.ts'
 import type { RejectStore } from '../model/ports/rejects.ts'
 import type { Settings } from '../model/settings.ts'
@@ -15,7 +16,6 @@ import { badKey, overload, stopping, tooLarge, unknownDataset } from './errors.t
 import { frame } from './frame.ts'
 import { type Lane, openLane } from './lane.ts'
 import { type Outcome, outcomeOf } from './outcome.ts'
-import { partitionOfText } from './partition.ts'
 import { cutChunks } from './records.ts'
 
 export type DoorOptions = {
@@ -138,8 +138,7 @@ export const openDoor = async (options: DoorOptions): Promise<Door> => {
           idempotencyKey === undefined
             ? { text: `f${FRESH}/${fresh++}`, unique: true }
             : { text: `k${idempotencyKey}`, unique: false },
-        turn:
-          idempotencyKey === undefined ? turn++ % found.partitions : partitionOfText(idempotencyKey, found.partitions),
+        turn: idempotencyKey === undefined ? turn++ % found.partitions : partitionOf(idempotencyKey, found.partitions),
       }
       const { verdict, positions } = await found.lane.submit(asked)
       const seconds = (performance.now() - began) / 1_000

@@ -39,6 +39,8 @@ export type SpeedWorkerOptions = {
   lookEveryMs?: number
   /** Time (monotonic, ms) between checks of one epoch's stored blocks while idle; default 5000. */
   verifyEveryMs?: number
+  /** The same while there is always something to read; default 30,000. */
+  verifyBusyMs?: number
 }
 
 export type Held = { epoch: Position; cells: Cells }

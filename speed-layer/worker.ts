@@ -46,7 +46,7 @@ const SMALLEST_BATCH = 64 * 1024
 const TABLE = 'speed_batch'
 
 export const openSpeedWorker = async (options: SpeedWorkerOptions): Promise<SpeedWorker> => {
-  const { log, settings, lookEveryMs = 1_000, verifyEveryMs = 5_000 } = options
+  const { log, settings, lookEveryMs = 1_000, verifyEveryMs = 5_000, verifyBusyMs = 30_000 } = options
   const smallest = Math.min(SMALLEST_BATCH, settings.batchBytes)
   const state = newState(options, smallest)
   let running: Promise<StepResult> | null = null
@@ -63,6 +63,8 @@ export const openSpeedWorker = async (options: SpeedWorkerOptions): Promise<Spee
       if (looked !== null) return { kind: looked, records: 0 }
     }
     if (state.replay !== null) return replayStep()
+    // A worker that never comes to rest must notice blocks that are gone, too.
+    if (await verified(verifyBusyMs)) return { kind: 'rebuilt', records: 0 }
     const header = state.header!
     const stop = nextStop(state, header)
     const read = await log.read(options.dataset.name, options.partition, header.position, {
@@ -109,6 +111,14 @@ export const openSpeedWorker = async (options: SpeedWorkerOptions): Promise<Spee
     return { kind: 'rebuilt', records }
   }
 
+  /** Looks whether one epoch's blocks are all there, when that is due; true when something has to be done about it. */
+  const verified = async (everyMs: number): Promise<boolean> => {
+    if (performance.now() - state.lastVerify < everyMs) return false
+    await verifyNext(options, state, turn++)
+    state.lastVerify = performance.now()
+    return state.mustLook
+  }
+
   /** Nothing to read: the read has compared the log's side; now the store's side (rule 11). */
   const idle = async (): Promise<StepResult> => {
     const stored = await options.store.header(state.key)
@@ -119,10 +129,7 @@ export const openSpeedWorker = async (options: SpeedWorkerOptions): Promise<Spee
       if (!known || (await adopt(options, state, stored, views)).length > 0) state.mustLook = true
       if (Object.values(stored.views).some((v) => v.retiring.length > 0)) state.mustLook = true
     }
-    if (!state.mustLook && performance.now() - state.lastVerify >= verifyEveryMs) {
-      await verifyNext(options, state, turn++)
-      state.lastVerify = performance.now()
-    }
+    if (!state.mustLook) await verified(verifyEveryMs)
     return { kind: 'idle', records: 0 }
   }
 

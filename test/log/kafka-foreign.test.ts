@@ -4,7 +4,7 @@ import { createRequire } from 'node:module'
 import { Partitioners } from 'kafkajs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type KafkaLog, openKafkaLog } from '../../log/kafka-log.ts'
-import { kafkaPartitionOf } from '../../log/kafka-partitioner.ts'
+import { partitionOf } from '../../model/partitioner.ts'
 import type { LogRecord } from '../../model/ports/event-log.ts'
 import { genesis, type Position } from '../../model/position.ts'
 import { hasKcat, kcatProduce } from '../support/kcat.ts'
@@ -79,7 +79,7 @@ describe.skipIf(brokers === null)('foreign producers', () => {
       for (let p = 0; p < 5; p++) {
         for (const r of await readAll(topic, p)) {
           seen++
-          expect(kafkaPartitionOf(JSON.parse(Buffer.from(r.bytes).toString()).key as string, 5)).toBe(p)
+          expect(partitionOf(JSON.parse(Buffer.from(r.bytes).toString()).key as string, 5)).toBe(p)
         }
       }
       expect(seen).toBe(200)
@@ -105,9 +105,9 @@ describe.skipIf(brokers === null)('foreign producers', () => {
     const partitionMetadata = Array.from({ length: 7 }, (_, p) => ({ partitionId: p, leader: 1 }) as never)
     for (let n = 0; n < 500; n++) {
       const key = `${n}`.repeat(n % 9) + (n % 3 ? 'ß' : '')
-      expect(kafkaPartitionOf(key, 7)).toBe(partitioner({ topic: 't', partitionMetadata, message: { key, value: '' } }))
+      expect(partitionOf(key, 7)).toBe(partitioner({ topic: 't', partitionMetadata, message: { key, value: '' } }))
     }
-    expect([kafkaPartitionOf('', 7), kafkaPartitionOf('order-1', 7), kafkaPartitionOf('x', 1)]).toMatchInlineSnapshot(`
+    expect([partitionOf('', 7), partitionOf('order-1', 7), partitionOf('x', 1)]).toMatchInlineSnapshot(`
       [
         2,
         4,

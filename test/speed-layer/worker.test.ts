@@ -73,6 +73,25 @@ describe('the speed worker under faults', () => {
     await worker.close()
   })
 
+  it('notices blocks that are gone while there is always something to read', async () => {
+    const random = rng(23)
+    const worker = await world.worker({ verifyBusyMs: 0, verifyEveryMs: 1e9, lookEveryMs: 1e9 })
+    await world.append(random, 12)
+    await settle(world, worker)
+    expect(store.deleteBlocks(1)).toBe(1)
+    // The next batch is there already: without a look under load it would be applied, and nothing noticed.
+    // One epoch a look: each version's turn comes.
+    const kinds: string[] = []
+    for (let n = 0; n < 6; n++) {
+      await world.append(random, 3)
+      kinds.push((await worker.step()).kind)
+    }
+    expect(kinds).toContain('rebuilt')
+    await settle(world, worker)
+    expect(await differences(world)).toEqual([])
+    await worker.close()
+  })
+
   it('takes any engine error in a step, and goes on', async () => {
     const random = rng(4)
     let left = Number.POSITIVE_INFINITY

@@ -1,6 +1,7 @@
 /**
- * Where Kafka's producers put a key: MurmurHash2 (32 bits, Kafka's seed) of its bytes, without its sign, modulo the number of
- * partitions. Java's and kafkajs' default partitioner and librdkafka's `murmur2_random` agree. Pure.
+ * The partition of a key, as Kafka's own producers choose it: MurmurHash2 (32 bits, Kafka's seed) of its bytes, without its sign,
+ * modulo the number of partitions. Java's and kafkajs' default partitioner and librdkafka's `murmur2_random` agree. Pure.
+ * Invariant: the same text goes to the same partition for ever (docs/decisions/partitioning.md).
  */
 
 const SEED = 0x9747b28c
@@ -24,6 +25,6 @@ export const murmur2 = (key: Uint8Array): number => {
   return h ^ (h >>> 15)
 }
 
-/** The partition of a key; texts are hashed as UTF-8. */
-export const kafkaPartitionOf = (key: string | Uint8Array, partitions: number): number =>
+/** Texts are hashed as UTF-8. */
+export const partitionOf = (key: string | Uint8Array, partitions: number): number =>
   (murmur2(typeof key === 'string' ? Buffer.from(key) : key) & 0x7fffffff) % partitions
