@@ -10,6 +10,9 @@ import { delimiter, join } from 'node:path'
 import { promisify } from 'node:util'
 import { say } from './run-folder.ts'
 
+/** Maven's goal that copies the jars of a pom.xml into one folder. */
+export const MAVEN_COPY = 'org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies'
+
 export const CACHE = process.env.WEIR_SERVICES_CACHE ?? join(homedir(), '.cache', 'weir-services')
 
 /** Runs a program; an error holds the end of what it printed. Returns its output. */
@@ -59,12 +62,13 @@ export const cached = async (
   name: string,
   holds: string,
   build: (folder: string) => Promise<void>,
+  cache = CACHE,
 ): Promise<string> => {
-  const place = join(CACHE, name)
+  const place = join(cache, name)
   if (existsSync(join(place, holds))) return place
   say(`making ${name}, once`)
-  await mkdir(CACHE, { recursive: true })
-  const folder = await mkdtemp(join(CACHE, 'making-'))
+  await mkdir(cache, { recursive: true })
+  const folder = await mkdtemp(join(cache, 'making-'))
   try {
     await build(folder)
     await rename(folder, place).catch(async (error: unknown) => {

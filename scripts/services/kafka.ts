@@ -3,19 +3,18 @@ import { randomBytes } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
-import { cached, run } from './install.ts'
+import { cached, MAVEN_COPY, run } from './install.ts'
 import { RUN } from './run-folder.ts'
 
 const here = import.meta.dirname
 const POM = join(here, 'pom.xml')
 const VERSION = /<kafka\.version>(.+)<\/kafka\.version>/.exec(readFileSync(POM, 'utf8'))![1]!
-const COPY = 'org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies'
 const LOGGING = `-Dlog4j2.configurationFile=file:${join(here, 'log4j2.properties')}`
 
 /** Folder of the broker's jars. */
 export const installKafka = (): Promise<string> =>
   cached(`kafka-${VERSION}`, '.done', async (folder) => {
-    await run('mvn', ['-q', '-B', '-f', POM, COPY, '-DincludeScope=runtime', `-DoutputDirectory=${folder}`])
+    await run('mvn', ['-q', '-B', '-f', POM, MAVEN_COPY, '-DincludeScope=runtime', `-DoutputDirectory=${folder}`])
     writeFileSync(join(folder, '.done'), '')
   })
 
