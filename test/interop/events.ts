@@ -2,14 +2,18 @@
 import type { Random } from '../../cli/random.ts'
 
 const LONG = 'a text that is longer than the bound of a statistic can be: '
-const CITIES = ['Berlin', 'Zürich', '東京', "O'Hara", '', ' ', 'A\\B"C', '😀 emoji', 'zebra', 'ZEBRA', undefined]
+/** The greatest one ends, where a bound is cut, in a way that no bound can be above. */
+const CITIES = [
+  ...['Berlin', 'Zürich', '東京', "O'Hara", '', ' ', 'A\\B"C', '😀 emoji', 'zebra', 'ZEBRA', undefined],
+  '\u{10FFFF}'.repeat(40),
+]
+/** The greatest one is cut in a bound, which must then be above it. */
 const NOTES = [
   LONG,
   `${LONG.slice(0, 31)}\u{10FFFF}\u{10FFFF}`,
   `${'é'.repeat(32)}ü`,
-  '\u{10FFFF}'.repeat(40),
   'tab\tand\nline',
-  '\uFFFF',
+  `${'\uFFFF'.repeat(32)}zz`,
   'NaN',
   '__HIVE_DEFAULT_PARTITION__',
 ]

@@ -38,6 +38,8 @@ export type Filling = {
   /** Events that were appended: counted, duplicate and dead. */
   appended(): number
   state(table: DeltaTable): Promise<State>
+  /** Views: keys of the parts that the table names, and of those that the published generation has. */
+  parts(): Promise<{ view: string; generation: number; named: string[]; published: string[] }[]>
   /** Appends to both partitions, archives and extends, `rounds` times within a day. */
   fill(rounds: number): Promise<void>
   nextDay(): void
@@ -147,6 +149,16 @@ export const openFilling = async (engine: Engine, store: ObjectStore, folder: st
     ],
     appended: () => appended,
     state,
+    parts: () =>
+      Promise.all(
+        project.views.map(async (view) => {
+          const found = await publications.current(view.name, view.version)
+          if (found === null || found === 'dropped') throw new Error(`nothing is published for ${view.name}`)
+          const { generation, files } = found.pointer
+          const published = files.flatMap((file) => (file.rows === 0 ? [] : [file.key])).sort()
+          return { view: view.name, generation, named: (await lake.mirrored(view)).sort(), published }
+        }),
+      ),
     fill: async (rounds) => {
       for (let round = 0; round < rounds; round++) {
         for (const partition of partitions) {

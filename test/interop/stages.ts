@@ -90,6 +90,11 @@ export const showAll = async (engine: Engine, place: Place, work: string, report
           truth.close()
         }
       }
+      for (const { view, generation, named, published } of await lake.parts()) {
+        const same = published.length > 0 && named.join() === published.join()
+        const line = `the table of ${view} names the ${published.length} parts of generation ${generation}`
+        report(same, `${place.name} ${stage.name}: ${line}`, same ? [] : [`named: ${named.join(', ')}`])
+      }
       const appended = lake.appended()
       const same = rows === appended
       report(same, `${place.name} ${stage.name}: ${rows} events and dead letters, of ${appended} events appended`)
