@@ -13,6 +13,7 @@ import type { KeyStore } from '../model/ports/rejects.ts'
 import {
   type Auth,
   allows,
+  asBearer,
   authenticate,
   forbidden,
   isLoopback,
@@ -155,7 +156,10 @@ const guard = (app: FastifyInstance, keys: KeyStore | null): void => {
       request.auth = OPEN
       return
     }
-    const who = await authenticate(keys, request.headers.authorization)
+    const { authorization } = request.headers
+    // Under /admin/ are pages, and nothing that changes anything.
+    const isPage = request.method === 'GET' && request.url.startsWith('/admin/')
+    const who = await authenticate(keys, isPage ? asBearer(authorization ?? '') : authorization)
     if (who !== null) request.auth = who
     else if (request.routeOptions.config.public !== true && !request.is404) throw unauthorized()
     else if (request.headers.authorization !== undefined) throw unauthorized()

@@ -55,8 +55,11 @@ export const newKey = (
 
 const TOKEN = /^Bearer +wk_([A-Za-z0-9]{1,64})_([A-Za-z0-9]{1,128})$/i
 
-/** A browser cannot be told to send a bearer token; asked for a password, it sends the key as one (RFC 7617). */
-const asBearer = (header: string): string => {
+/**
+ * The header of a page that people look at: a browser cannot be told to send a bearer token; asked for a password, it sends the key as one
+ * (RFC 7617). For pages that only show: what a browser sends by itself, another site can make it send.
+ */
+export const asBearer = (header: string): string => {
   const basic = /^Basic +([A-Za-z0-9+/]{1,1000}=*)$/i.exec(header)
   if (!basic) return header
   const text = Buffer.from(basic[1]!, 'base64').toString('utf8')
@@ -65,7 +68,7 @@ const asBearer = (header: string): string => {
 
 /** The caller behind an Authorization header: `null` when it names no live key. Unknown ids cost the same comparison. */
 export const authenticate = async (keys: KeyStore, header: string | undefined): Promise<Auth | null> => {
-  const found = TOKEN.exec(asBearer(header ?? ''))
+  const found = TOKEN.exec(header ?? '')
   if (!found) return null
   const key = (await keys.list()).find((k) => k.id === found[1])
   const given = Buffer.from(hashOf(found[2]!), 'hex')

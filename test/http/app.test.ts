@@ -30,6 +30,7 @@ const memoryKeys = (keys: ApiKey[]): KeyStore => ({
 const app = async (options: Partial<Parameters<typeof createApp>[0]> = {}): Promise<FastifyInstance> => {
   const made = await createApp({ keys: null, version: '0', ...options })
   closing.push(() => made.close())
+  made.get('/admin/page', { onRequest: requireScope('admin') }, async () => 'a page')
   made.post('/v1/things/:thing', {
     preHandler: requireScope('query', (r) => (r.params as { thing: string }).thing),
     schema: { body: Type.Object({ n: Type.Integer() }, { additionalProperties: false }) },
@@ -100,6 +101,17 @@ describe('keys', () => {
     const a = await keyed()
     expect((await ask(a, null)).statusCode).toBe(401)
     expect((await ask(a, null)).headers['www-authenticate']).toMatch('Bearer')
+    // A browser that is asked for a password sends the key as one.
+    const basic = (password: string) => ({ authorization: `Basic ${Buffer.from(`me:${password}`).toString('base64')}` })
+    const page = (headers: Record<string, string>, url = '/admin/page') => a.inject({ method: 'GET', url, headers })
+    expect((await page(basic(made.admin.token))).statusCode).toBe(200)
+    expect((await page(basic(`${made.admin.token}0`))).statusCode).toBe(401)
+    expect((await page({ authorization: 'Basic !!!' })).statusCode).toBe(401)
+    // Only for pages: what a browser sends by itself, another site can make it send.
+    expect((await page(basic(made.admin.token), '/metrics')).statusCode).toBe(401)
+    expect((await a.inject({ method: 'POST', url: '/v1/things/a', headers: basic(made.all.token) })).statusCode).toBe(
+      401,
+    )
     expect((await ask(a, 'wk_abc_def')).statusCode).toBe(401)
     expect((await ask(a, `${made.reader.token}0`)).statusCode).toBe(401)
     expect((await ask(a, made.reader.token)).json()).toEqual({ n: 1, where: { customer: '42' } })
