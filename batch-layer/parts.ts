@@ -6,6 +6,7 @@
 import type { Session } from '../engine/engine.ts'
 import { type WrittenFile, writeDataFile, writeDataFiles } from '../lake/data-file.ts'
 import { loadList, storeList } from '../lake/delta-schema.ts'
+import { localFiles } from '../lake/local-files.ts'
 import { parquetSource } from '../lake/scan.ts'
 import { viewRoot } from '../lake/view-table.ts'
 import { cellColumns, keyColumns, mergeCellsSql } from '../model/cells.ts'
@@ -63,9 +64,7 @@ export const cellsOf = async (store: ObjectStore, view: View, files: PartFile[])
     const nulls = columns.map((c) => `CAST(NULL AS ${c.type}) AS ${ident(c.name)}`)
     return `(SELECT ${nulls.join(', ')} WHERE false)`
   }
-  const opened: { path: string; sha256: string }[] = []
-  for (const file of files) opened.push({ path: await store.localFile(file.key, file), sha256: file.sha256 })
-  return `(SELECT ${loadList(columns)} FROM ${parquetSource(opened)})`
+  return `(SELECT ${loadList(columns)} FROM ${parquetSource(await localFiles(store, files))})`
 }
 
 const names = (view: View): string =>

@@ -5,6 +5,7 @@
  */
 import type { Engine, Session } from '../engine/engine.ts'
 import { scanColumns } from '../lake/events-schema.ts'
+import { localFiles } from '../lake/local-files.ts'
 import { type OffsetRange, scanSql } from '../lake/scan.ts'
 import { seal, unseal } from '../lake/sealed.ts'
 import { cellColumns, cellTableColumns, partialSql } from '../model/cells.ts'
@@ -101,11 +102,7 @@ const partials = async (
   job: Exclude<ShardJob, { kind: 'merge' }>,
 ): Promise<ShardResult> => {
   const { view, dataset } = job
-  const files: { path: string; sha256: string | undefined }[] = []
-  for (const { key, size, sha256 } of job.files) {
-    const path = await env.store.localFile(key, { size, ...(sha256 === undefined ? {} : { sha256 }) })
-    files.push({ path, sha256 })
-  }
+  const files = await localFiles(env.store, job.files)
   const source = scanSql(files, scanColumns(dataset), job.ranges, 'NOT _duplicate')
   const table = tableName()
   await session.run(`CREATE TEMP TABLE ${table} (${cellTableColumns(view)})`)

@@ -12,6 +12,7 @@ import type { DeltaContext, DeltaTable } from './delta-table.ts'
 import { APPEND_DATE, fileColumns } from './events-schema.ts'
 import type { EventsTable } from './events-table.ts'
 import { type LiveFile, liveFiles } from './live-files.ts'
+import { localFiles } from './local-files.ts'
 import { parquetSource } from './scan.ts'
 
 export type CompactOptions = {
@@ -31,9 +32,7 @@ const mergeFiles = async (
 ): Promise<Compacted | null> => {
   const { store, engine } = context
   const first = files[0]!
-  const paths: { path: string; sha256: string | undefined }[] = []
-  for (const file of files)
-    paths.push({ path: await store.localFile(file.key, { size: file.size, sha256: file.sha256 }), sha256: file.sha256 })
+  const paths = await localFiles(store, files)
   const sum = (key: 'counted' | 'duplicate'): string => String(files.reduce((n, f) => n + (f[key] ?? 0), 0))
   const marks = files.flatMap((f) => (typeof f.watermarkUs === 'number' ? [f.watermarkUs] : []))
   const [from, to] = [Math.min(...files.map((f) => f.from)), Math.max(...files.map((f) => f.to))]

@@ -9,6 +9,7 @@ import type { ObjectStore } from '../model/ports/object-store.ts'
 import type { Cut } from '../model/position.ts'
 import { loadList, type TableColumn } from './delta-schema.ts'
 import { type LiveFile, mayHold } from './live-files.ts'
+import { localFiles } from './local-files.ts'
 
 /** Records `[from, to)` of a partition. */
 export type OffsetRange = { partition: number; from: number; to: number }
@@ -81,17 +82,20 @@ export const scanSql = (
 
 /** Live files that may hold a part of the ranges, each checked and with its local path. */
 export const openFiles = async (store: ObjectStore, live: LiveFile[], ranges: OffsetRange[]): Promise<ScanFile[]> => {
-  const out: ScanFile[] = []
-  for (const file of live) {
-    if (!ranges.some((r) => mayHold(file, r.partition, r.from, r.to))) continue
-    const path = await store.localFile(file.key, {
-      size: file.size,
-      ...(file.sha256 === undefined ? {} : { sha256: file.sha256 }),
-    })
-    const { key, size, sha256, rows, partition, from, to, appendDate } = file
-    out.push({ key, path, size, sha256, rows, partition, from, to, appendDate })
-  }
-  return out
+  const wanted = live.filter((file) => ranges.some((r) => mayHold(file, r.partition, r.from, r.to)))
+  return (await localFiles(store, wanted)).map(
+    ({ key, path, size, sha256, rows, partition, from, to, appendDate }) => ({
+      key,
+      path,
+      size,
+      sha256,
+      rows,
+      partition,
+      from,
+      to,
+      appendDate,
+    }),
+  )
 }
 
 export const notArchived = (dataset: string, partition: number, offset: number, archived: number): WeirError =>

@@ -5,6 +5,7 @@
  */
 import type { Engine } from '../engine/engine.ts'
 import { loadList } from '../lake/delta-schema.ts'
+import { localFiles } from '../lake/local-files.ts'
 import { parquetSource } from '../lake/scan.ts'
 import { cellColumns } from '../model/cells.ts'
 import { ident } from '../model/ident.ts'
@@ -204,11 +205,14 @@ export const openViewReader = async (
   const load: ViewReader['load'] = async (base, files, room) => {
     loading = true
     try {
+      // Fetched together, where they are far; what follows then finds them here.
+      await localFiles(
+        ctx.store,
+        files.filter((file) => !parts.has(file.key)),
+      )
       const resident = await residentParts(base, files, room)
-      const rest: Loaded['rest'] = []
-      for (const file of files)
-        if (!resident.has(file.key)) rest.push({ path: await ctx.store.localFile(file.key, file), sha256: file.sha256 })
-      return { rest }
+      const rest = files.filter((file) => !resident.has(file.key))
+      return { rest: (await localFiles(ctx.store, rest)).map(({ path, sha256 }) => ({ path, sha256 })) }
     } finally {
       loading = false
     }
