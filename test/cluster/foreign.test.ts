@@ -1,4 +1,7 @@
-/** Events that kcat (librdkafka) puts on the topic count like those sent by HTTP; broken ones are dead letters, and can be replayed. */
+/**
+ * What others do to a topic: events that kcat (librdkafka) puts there count like those sent by HTTP, broken ones are dead letters and can be
+ * replayed; partitions that somebody adds are taken in.
+ */
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -103,3 +106,59 @@ test.skipIf(at === null || !hasKcat())(
     }
   },
 )
+
+test.skipIf(at === null)('a partition that is added while all runs', { timeout: 240_000 }, async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'weir-foreign-'))
+  await weir(['init', join(folder, 'project')])
+  const cluster = await openCluster(at!, { project: join(folder, 'project'), env: { WEIR_LOG_PARTITIONS: '2' } })
+  const { Kafka, logLevel } = (await import('kafkajs')).default
+  const kafka = new Kafka({ brokers: at!.kafka.split(','), logLevel: logLevel.NOTHING })
+  const admin = kafka.admin()
+  const producer = kafka.producer()
+  try {
+    const server = await cluster.start('ingest,speed,batch,serving')
+    const client = openClient({ url: server.url })
+    const topic = `${cluster.name}.visits`
+    await Promise.all([admin.connect(), producer.connect()])
+    const produce = (partition: number, from: number, to: number): Promise<unknown> =>
+      producer.send({ topic, messages: range(from, to).map((n) => ({ value: visit(n), partition })) })
+    const extended = async (): Promise<void> => {
+      const { id } = await client.json<{ id: string }>('POST', '/v1/views/visits_by_site/batch/extend', {})
+      await until('the extend', 60_000, async () => {
+        const job = await client.json<{ state: string }>('GET', `/v1/jobs/${id}`)
+        if (job.state === 'failed') throw new Error(JSON.stringify(job))
+        return job.state === 'done' ? true : undefined
+      })
+    }
+    const answered = (n: number): Promise<Record<string, string>> =>
+      until(`${n} visits`, 60_000, async () => {
+        const query = { view: 'visits_by_site', measures: ['visits_total'], dimensions: [], grain: 'all' }
+        type Answer = {
+          rows: { visits_total: number }[]
+          asOf: { upper: Record<string, string>; cut: Record<string, string> }
+        }
+        const { rows, asOf } = await client.json<Answer>('POST', '/v1/query', query, { retry: true })
+        return Number(rows[0]?.visits_total ?? 0) === n ? asOf.upper : undefined
+      })
+
+    await produce(1, 0, 30)
+    await answered(30)
+    await extended()
+    await admin.createPartitions({ topicPartitions: [{ topic, count: 4 }] })
+    // A producer that knew two partitions drops what is sent to a third, and says nothing (kafkajs): it looks anew.
+    await producer.disconnect()
+    await producer.connect()
+    await produce(3, 30, 50)
+    const upper = await answered(50)
+    expect(Object.keys(upper).sort()).toEqual(['0', '1', '2', '3'])
+    await extended()
+    await produce(2, 50, 55)
+    await answered(55)
+    const audit = await client.json('POST', '/v1/views/visits_by_site/audit', {})
+    expect(audit).toMatchObject({ differences: 0, events: 55 })
+  } finally {
+    await Promise.all([admin.disconnect(), producer.disconnect()])
+    await cluster.close()
+    await rm(folder, { recursive: true, force: true })
+  }
+})
