@@ -1,6 +1,7 @@
 /**
  * `npm run bench`: all cases, or some, each variant in a child process of its own, variants of a case interleaved.
- * Invariant: a wrong answer ends the benchmark with exit code 1; whatever happens, no process and no temporary folder stays.
+ * Invariant: a wrong answer ends the benchmark with exit code 1; whatever happens, no process and no temporary folder stays,
+ * and nothing on the servers that a case stands on.
  *
  *   --only a,b     these cases        --runs n      runs of each variant (5)
  *   --events n     size of the drained log; other sizes follow it
@@ -19,7 +20,7 @@ import { CASES } from './cases/index.ts'
 import { build } from './harness/build.ts'
 import { type Case, FULL, QUICK, type Results, type Sizes } from './harness/case.ts'
 import { conditions, markdown, type Reported } from './harness/report.ts'
-import { endAll, runChild, type Spawner } from './harness/spawn.ts'
+import { endAll, finishNow, runChild, type Spawner } from './harness/spawn.ts'
 
 const TIMEOUT_MS = 600_000
 const PREPARE_MS = 1_200_000
@@ -58,7 +59,7 @@ const sizesOf = (): Sizes => {
   }
 }
 
-const casesOf = (): Case[] => {
+const namedCases = (): Case[] => {
   if (asked.only === undefined) return CASES
   return asked.only.split(',').map((name) => {
     const found = CASES.find((c) => c.name === name.trim())
@@ -68,6 +69,14 @@ const casesOf = (): Case[] => {
 }
 
 const note = (text: string): void => void process.stderr.write(`${text}\n`)
+
+/** Those that can run here; the others say why not. */
+const casesOf = (): Case[] =>
+  namedCases().filter(({ name, skip }) => {
+    const reason = skip?.() ?? null
+    if (reason !== null) note(`${name}: skipped: ${reason}`)
+    return reason === null
+  })
 
 /** All variants of one run; throws when they do not have one answer. */
 const checkAnswers = (name: string, results: Results, run: number): void => {
@@ -80,12 +89,24 @@ const checkAnswers = (name: string, results: Results, run: number): void => {
     throw new Error(`${name}: wrong answers: ${[...answers.values()].map((v) => v.join(' = ')).join(' differs from ')}`)
 }
 
-const measure = async (
-  spawner: Spawner,
-  found: Case,
-  base: { shared: string; sharedMemory: string; sizes: Sizes },
-  runs: number,
-): Promise<Results> => {
+type Base = { shared: string; sharedMemory: string; sizes: Sizes }
+
+/** What is left to do for a case that has begun, when the benchmark is told to end. */
+let unfinished: (() => void) | null = null
+
+/** A case from its preparation to its end. */
+const measure = async (spawner: Spawner, found: Case, base: Base, runs: number): Promise<Results> => {
+  if (!found.finish) return measureAll(spawner, found, base, runs)
+  unfinished = () => finishNow(spawner, found.name, { ...base, scratch: base.shared, run: 0 })
+  try {
+    return await measureAll(spawner, found, base, runs)
+  } finally {
+    await runChild(spawner, found.name, '--finish', { ...base, run: 0 }, TIMEOUT_MS)
+    unfinished = null
+  }
+}
+
+const measureAll = async (spawner: Spawner, found: Case, base: Base, runs: number): Promise<Results> => {
   const results: Results = Object.fromEntries(Object.keys(found.variants).map((v) => [v, []]))
   if (found.prepare) {
     note(`${found.name}: preparing`)
@@ -120,9 +141,11 @@ const main = async (): Promise<void> => {
   const sharedMemory = existsSync('/dev/shm') ? await mkdtemp('/dev/shm/weir-bench-') : join(shared, 'memory')
   const clean = (): void => {
     endAll()
+    unfinished?.()
     for (const folder of [shared, sharedMemory]) rmSync(folder, { recursive: true, force: true })
   }
-  process.once('exit', clean)
+  // Before the compiled children go.
+  process.prependOnceListener('exit', clean)
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130))
 
   const engine = await openEngine()

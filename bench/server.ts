@@ -59,6 +59,8 @@ export type ServerOptions = {
   roles?: string
   /** Schedule of extends; default every minute. */
   extend?: string
+  /** Settings by environment, WEIR_…: servers to stand on. */
+  env?: Record<string, string>
 }
 
 const main = join(dirname(fileURLToPath(import.meta.url)), '..', 'cli', 'main.js')
@@ -81,7 +83,7 @@ export const startServer = async (options: ServerOptions): Promise<Server> => {
   const child = spawn(
     process.execPath,
     [main, 'start', '--project', project, '--data', options.data, '--port', '0', ...roles],
-    { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, WEIR_LOG_LEVEL: 'warn' } },
+    { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, WEIR_LOG_LEVEL: 'warn', ...options.env } },
   )
   process.once('exit', () => child.kill('SIGKILL'))
   let said = ''

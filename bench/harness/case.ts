@@ -15,6 +15,8 @@ export type Sizes = {
   ids: number
   /** Seconds under load in the latency and memory cases. */
   seconds: number
+  /** Events a second in the latency case on real servers. */
+  steady: number
   /** Events that are sent over HTTP with 1, 100 and 5,000 a request. */
   posts: Record<1 | 100 | 5000, number>
 }
@@ -26,6 +28,7 @@ export const FULL: Sizes = {
   month: 3_000_000,
   ids: 10_000_000,
   seconds: 30,
+  steady: 5_000,
   posts: { 1: 40_000, 100: 1_000_000, 5000: 3_000_000 },
 }
 
@@ -36,6 +39,7 @@ export const QUICK: Sizes = {
   month: 300_000,
   ids: 500_000,
   seconds: 6,
+  steady: 2_000,
   posts: { 1: 2_000, 100: 40_000, 5000: 400_000 },
 }
 
@@ -72,8 +76,12 @@ export type Row = {
 export type Case = {
   name: string
   about: string
+  /** Why it cannot run here (what the environment lacks); null when it can. */
+  skip?: () => string | null
   /** Runs once, in a child, before all variants. */
   prepare?: (env: Env) => Promise<void>
+  /** Runs once, in a child, after all variants, however they ended: removes what the case left outside its folders. */
+  finish?: (env: Env) => Promise<void>
   variants: Record<string, (env: Env) => Promise<Measured>>
   /** Most runs; the others of the benchmark are of no more use. */
   maxRuns?: number
@@ -97,18 +105,24 @@ export const percentile = (values: number[], q: number): number =>
 export const figuresOf = (results: Results, variant: string, figure: string): number[] =>
   (results[variant] ?? []).map((m) => m.figures[figure] ?? Number.NaN)
 
-/** Events per CPU-second of each run. */
-export const rates = (results: Results, variant: string): number[] =>
-  (results[variant] ?? []).map((m) => m.figures.events! / m.figures.cpuS!)
+/** Events per CPU-second of each run; `of`: figures whose sum is the CPU time. NaN where one of them was not measured. */
+export const rates = (results: Results, variant: string, of = ['cpuS']): number[] =>
+  (results[variant] ?? []).map(
+    ({ figures }) => figures.events! / of.reduce((s, f) => s + (figures[f] ?? Number.NaN), 0),
+  )
+
+/** A figure as text. A rate over no tick of CPU time was not measured either. */
+export const measuredText = (n: number, text: (n: number) => string): string =>
+  Number.isFinite(n) ? text(n) : 'not measured'
 
 /** A row of rates, in M events per CPU-second. */
-export const rateRow = (what: string, results: Results, variant: string): Row => {
-  const all = rates(results, variant)
+export const rateRow = (what: string, results: Results, variant: string, of = ['cpuS']): Row => {
+  const all = rates(results, variant, of)
   const millions = (n: number): string => `${(n / 1e6).toFixed(n < 1e5 ? 4 : 3)} M/CPU-s`
-  return { what, best: millions(Math.max(...all)), median: millions(median(all)) }
+  return { what, best: measuredText(Math.max(...all), millions), median: measuredText(median(all), millions) }
 }
 
-const percent = (n: number): string => `${(n * 100).toFixed(0)} %`
+const percent = (n: number): string => measuredText(n, (x) => `${(x * 100).toFixed(0)} %`)
 
 /** Ratio of two lists of figures, paired by run: the best and the median of the pairs. `atLeast`: the target. */
 export const ratioRow = (what: string, over: number[], under: number[], atLeast?: number): Row => {

@@ -1,8 +1,8 @@
 /**
- * What a child process of the benchmark runs: one variant of one case, or its preparation.
+ * What a child process of the benchmark runs: one variant of one case, or its preparation or end.
  * Invariant: the last line on stdout is one JSON value, `{ ok }` or `{ error }`, and the process ends.
  *
- * argv: case, variant (or '--prepare'), Env as JSON.
+ * argv: case, variant (or '--prepare', '--finish'), Env as JSON.
  */
 import { CASES } from '../cases/index.ts'
 import type { Env, Measured } from './case.ts'
@@ -18,6 +18,9 @@ try {
   const env = JSON.parse(text) as Env
   if (variant === '--prepare') {
     await found.prepare?.(env)
+    say({ ok: null })
+  } else if (variant === '--finish') {
+    await found.finish?.(env)
     say({ ok: null })
   } else {
     const run = found.variants[variant ?? '']

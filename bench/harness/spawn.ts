@@ -1,5 +1,5 @@
 /** Child processes of the benchmark. Invariant: a child that is not in time is ended, with everything below it. */
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Env, Measured } from './case.ts'
@@ -28,7 +28,15 @@ export const endAll = (): void => {
   for (const pid of running) endTree(pid)
 }
 
-/** Runs one variant (or '--prepare') in a child. Throws what it threw, or that it was not in time. */
+const FINISH_MS = 90_000
+
+/** `--finish` of a case for a benchmark that is on its way out and can wait for nothing else. */
+export const finishNow = (spawner: Spawner, name: string, env: Env): void => {
+  const args = ['--no-warnings', spawner.child, name, '--finish', JSON.stringify(env)]
+  spawnSync(process.execPath, args, { stdio: ['ignore', 'ignore', 'inherit'], timeout: FINISH_MS })
+}
+
+/** Runs one variant (or '--prepare', '--finish') in a child. Throws what it threw, or that it was not in time. */
 export const runChild = async (
   spawner: Spawner,
   name: string,
@@ -38,7 +46,7 @@ export const runChild = async (
 ): Promise<Measured | null> => {
   const scratch = await mkdtemp(join(env.shared, 'run-'))
   const profile =
-    spawner.profile === undefined || variant === '--prepare'
+    spawner.profile === undefined || variant.startsWith('--')
       ? []
       : ['--cpu-prof', `--cpu-prof-dir=${join(spawner.profile, `${name}-${variant}`)}`]
   if (profile.length > 0) await mkdir(join(spawner.profile!, `${name}-${variant}`), { recursive: true })
