@@ -19,7 +19,7 @@ export type GroupOptions = KafkaClientOptions & {
   datasets: string[]
   /** Topic of a dataset; default: its name. */
   topicOf?: (dataset: string) => string
-  /** This member owns these now; all that it owns, not only what is new. */
+  /** This member owns these now; all that it owns, not only what is new; nothing, where there are more members than partitions. */
   onAssigned(assignment: Assignment): void | Promise<void>
   /** It owns nothing any more; resolves when what runs has been handed over. Bounded by `rebalanceTimeoutMs`. */
   onRevoked(): void | Promise<void>
@@ -137,7 +137,8 @@ export const joinGroup = async (options: GroupOptions): Promise<Group> => {
       const dataset = topics.get(topic)
       if (dataset !== undefined && share.length > 0) owned[dataset] = share
     }
-    if (Object.keys(owned).length > 0) await beating(generationId, () => options.onAssigned(owned))
+    // Also when there is nothing for this member: it has its answer, and lets go of what it had before.
+    await beating(generationId, () => options.onAssigned(owned))
     await stay(generationId, isLeader ? partitions : undefined)
   }
 

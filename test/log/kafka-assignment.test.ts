@@ -77,6 +77,16 @@ describe.skipIf(brokers === null)('groups', () => {
       )
     })
 
+  it('tells a member that there is nothing for it', async () => {
+    const topic = await topicOf(1)
+    const workers = [await join(topic, [topic])]
+    await shared(workers, 1, [1])
+    workers.push(await join(topic, [topic]))
+    await shared(workers, 1, [0, 1])
+    await until('each has its answer', () => workers.every((w) => w.changes.at(-1) === 'assigned'))
+    for (const { group } of workers) await group.close()
+  })
+
   it('spreads four partitions over two workers; the rest go on when one leaves, and when one dies', async () => {
     const topic = await topicOf(4)
     const one = await join(topic, [topic])
