@@ -18,6 +18,7 @@ import {
 } from './bullmq-connection.ts'
 import { type JobData, type JobQueues, type JobResult, kindOfId, newId, shown } from './bullmq-job.ts'
 import { openLanes } from './bullmq-lanes.ts'
+import { openJobList } from './bullmq-list.ts'
 import type { RunningJobs } from './bullmq-running.ts'
 import { openTicks } from './bullmq-ticks.ts'
 import { openJobWorker } from './bullmq-worker.ts'
@@ -51,8 +52,6 @@ export type BullMqSchedulerOptions = {
   alarm?(error: unknown): void
 }
 
-const STATES = ['wait', 'delayed', 'active', 'completed', 'failed'] as const
-
 export const openBullMqScheduler = async (options: BullMqSchedulerOptions): Promise<Scheduler> => {
   const { connection, runner, concurrent = 1, keep = 500, queue: most = 1_000, drainMs = 5_000 } = options
   const { attempts = 3, backoffMs = 1_000, lockMs = 30_000 } = options
@@ -66,6 +65,7 @@ export const openBullMqScheduler = async (options: BullMqSchedulerOptions): Prom
   }
   const kinds = Object.keys(queues) as LaneKind[]
   const lanes = openLanes(client, prefix)
+  const list = openJobList(queues, lanes, keep)
   let isOpen = true
   let last = 0
 
@@ -106,22 +106,6 @@ export const openBullMqScheduler = async (options: BullMqSchedulerOptions): Prom
     const kept = await queues[kind].getJob(id)
     if (kept === undefined) return null
     return shown(kept, state, state === 'active' && (await lanes.holder(laneOf(kept.data.request))) === id)
-  }
-
-  const list = async (limit: number): Promise<Job[]> => {
-    if (limit <= 0) return []
-    const found = new Map<string, { order: number; job: Job }>()
-    const holders = await lanes.holders()
-    // In the order in which a job goes through them, so that one which moves meanwhile is seen, in its later state.
-    for (const state of STATES)
-      for (const kind of kinds)
-        for (const kept of await queues[kind].getJobs([state], 0, limit - 1, false))
-          if (kept?.data?.request !== undefined)
-            found.set(kept.id!, { order: kept.data.order, job: shown(kept, state, holders.has(kept.id!)) })
-    return [...found.values()]
-      .sort((a, b) => b.order - a.order)
-      .slice(0, limit)
-      .map(({ job }) => job)
   }
 
   const cancel = async (id: string): Promise<boolean> => {

@@ -6,13 +6,14 @@ import Type from 'typebox'
 import { type FastifyInstance, type FastifyReply, type FastifyRequest, requireScope } from '../http/app.ts'
 import { type Auth, allows, forbidden } from '../http/auth.ts'
 import { WeirError } from '../model/errors.ts'
-import type { Job, JobAction, Scheduler } from '../model/ports/scheduler.ts'
+import type { JobAction, Scheduler } from '../model/ports/scheduler.ts'
 import type { Query } from '../model/query/query.ts'
 import { checkQueryKeys, QuerySchema } from '../model/query/schema.ts'
 import type { Caller } from './context.ts'
 import { datasetJson, explainedJson, viewJson } from './descriptions.ts'
 import { unknownView } from './errors.ts'
 import { answerHeaders, formatOf, MEDIA, writeAnswer } from './formats.ts'
+import { type LastRuns, openLastRuns } from './last-runs.ts'
 import { observeServing, type QueryMetrics } from './metrics.ts'
 import { answered } from './problems.ts'
 import type { Serving } from './serving.ts'
@@ -119,7 +120,7 @@ const queryRoutes = (app: FastifyInstance, serving: Serving, metrics: QueryMetri
   )
 }
 
-const definitionRoutes = (app: FastifyInstance, serving: Serving, jobs: Scheduler): void => {
+const definitionRoutes = (app: FastifyInstance, serving: Serving, runs: LastRuns): void => {
   const { versions, datasets } = serving.context
   const tags = ['definitions']
   const refresh = async (): Promise<void> => versions.refresh()
@@ -160,10 +161,8 @@ const definitionRoutes = (app: FastifyInstance, serving: Serving, jobs: Schedule
   const visibleStatus = async (auth: Auth) => {
     const status = await serving.status()
     const admin = allows(auth, 'admin', null)
-    const runs = admin ? await jobs.jobs(500) : []
-    const views = status.views
-      .filter((v) => sees(auth, v.name))
-      .map((v) => ({ ...v, runs: admin ? lastRuns(runs.filter((j) => j.view === v.name)) : undefined }))
+    const runsOf = admin ? await runs.of() : undefined
+    const views = status.views.filter((v) => sees(auth, v.name)).map((v) => ({ ...v, runs: runsOf?.(v.name) }))
     const datasets = status.datasets.filter((d) => admin || allows(auth, 'ingest', d.name))
     return { datasets, views, ...(admin ? { alarms: serving.context.alarms?.() ?? [] } : {}) }
   }
@@ -185,14 +184,7 @@ const definitionRoutes = (app: FastifyInstance, serving: Serving, jobs: Schedule
   })
 }
 
-/** Newest run of each action. */
-const lastRuns = (jobs: Job[]): Partial<Record<JobAction, Job>> => {
-  const out: Partial<Record<JobAction, Job>> = {}
-  for (const job of jobs) out[job.action] ??= job
-  return out
-}
-
-const jobRoutes = (app: FastifyInstance, serving: Serving, jobs: Scheduler): void => {
+const jobRoutes = (app: FastifyInstance, serving: Serving, jobs: Scheduler, runs: LastRuns): void => {
   const admin = { onRequest: requireScope('admin') }
   const tags = ['jobs']
   app.post(
@@ -242,6 +234,8 @@ const jobRoutes = (app: FastifyInstance, serving: Serving, jobs: Scheduler): voi
       const { id } = request.params as { id: string }
       return answered(async () => {
         const job = await jobs.job(id)
+        // Whoever has seen its end finds it in the status too.
+        if (job?.state === 'done' || job?.state === 'failed') runs.forget()
         if (job !== null) return job
         throw new WeirError({
           code: 'WEIR_SERVING_NO_JOB',
@@ -258,6 +252,7 @@ const jobRoutes = (app: FastifyInstance, serving: Serving, jobs: Scheduler): voi
 export const servingRoutes = (app: FastifyInstance, serving: Serving, jobs: Scheduler): void => {
   const metrics = observeServing(app.metrics, serving)
   queryRoutes(app, serving, metrics)
-  definitionRoutes(app, serving, jobs)
-  jobRoutes(app, serving, jobs)
+  const runs = openLastRuns(jobs)
+  definitionRoutes(app, serving, runs)
+  jobRoutes(app, serving, jobs, runs)
 }

@@ -22,10 +22,14 @@ const scheduler: Scheduler = {
     return `job-${submitted.length}`
   },
   job: async (id) => jobs.find((j) => j.id === id) ?? null,
-  jobs: async (limit) => jobs.slice(0, limit),
+  jobs: async (limit) => {
+    listings++
+    return jobs.slice(0, limit)
+  },
   cancel: async () => false,
   close: async () => undefined,
 }
+let listings = 0
 const jobs: Job[] = [
   { id: 'job-9', view: 'takings', action: 'extend', state: 'done', progress: 1 },
   { id: 'job-8', view: 'takings', action: 'extend', state: 'failed', progress: 0.5 },
@@ -211,6 +215,16 @@ describe('definitions, status, jobs', () => {
     const takings = status.views.find((v: { name: string }) => v.name === 'takings')
     expect(takings).toMatchObject({ generation: '1', lag: { records: 0, ms: 0 }, problem: null })
     expect(takings.runs.extend.id).toBe('job-9')
+  })
+  it('lists jobs for the status once a second, and tells of the end of one that was followed', async () => {
+    listings = 0
+    await Promise.all(Array.from({ length: 10 }, () => send('GET', '/v1/status')))
+    expect(listings).toBeLessThan(10)
+    jobs.unshift({ ...jobs[0]!, id: 'job-10' })
+    expect((await send('GET', '/v1/jobs/job-10')).json().state).toBe('done')
+    const status = (await send('GET', '/v1/status')).json()
+    expect(status.views.find((v: { name: string }) => v.name === 'takings').runs.extend.id).toBe('job-10')
+    jobs.shift()
   })
   it('counts what was appended beyond the speed side', async () => {
     await lab.append(7, 1)
