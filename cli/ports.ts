@@ -11,11 +11,13 @@ import { sqlTools } from '../engine/sql-tools.ts'
 import { openFolderKeys } from '../http/folder-keys.ts'
 import { openHistory, openLake } from '../lake/lake.ts'
 import { openPublications } from '../lake/publications.ts'
+import type { EventLog, Origin } from '../model/ports/event-log.ts'
+import type { SpeedStore } from '../model/ports/speed-store.ts'
 import type { Project } from '../model/project.ts'
 import { openVersions } from '../model/versions.ts'
 import { refuseUnfit } from '../speed-layer/redis-check.ts'
 import type { Alarms } from './alarms.ts'
-import { guardDataset } from './dataset-guard.ts'
+import { guardDataset, type Present } from './dataset-guard.ts'
 import type { Drift } from './drift.ts'
 import type { Logger } from './logger.ts'
 import type { Role } from './roles.ts'
@@ -59,7 +61,17 @@ export const openClosers = (logger: Logger): Closers => {
 /** A notice has no "works again": it fades. */
 const NOTICE_MS = 600_000
 
-/** Opens what the settings name. Throws what the implementations throw, and WEIR_CLI_DATASET_CHANGED, WEIR_CLI_DATASET_FILE. */
+const presentOf = (log: EventLog, speed: SpeedStore, dataset: string): Present => ({
+  origin: async () => (await log.origin?.(dataset)) ?? null,
+  hasState: async (logId) => {
+    const headers = await Promise.all(
+      (await log.partitions(dataset)).map((partition) => speed.header({ dataset, partition })),
+    )
+    return headers.some((header) => header?.position.logId === logId)
+  },
+})
+
+/** Opens what the settings name. Throws what the implementations throw, and what `guardDataset` throws. */
 export const openPorts = async (options: WeirOptions, alarms: Alarms, closers: Closers) => {
   const { project, roles } = options
   const { settings, datasets } = project
@@ -73,14 +85,26 @@ export const openPorts = async (options: WeirOptions, alarms: Alarms, closers: C
 
   const place = storePlace(settings, dataDir)
   const store = owned(await openObjectStore(place, true))
-  for (const dataset of datasets) await guardDataset(store, dataset)
+  const origins = new Map<string, Origin>()
   const late = (error: Error): void => alarms.raise('log/notice', error, NOTICE_MS)
-  const log = owned(await openLog(settings, dataDir, datasets, late))
-  for (const dataset of datasets) await log.create(dataset.name, dataset.partitions)
+  const log = owned(await openLog(settings, dataDir, datasets, late, (dataset) => origins.get(dataset)))
   const publications = openPublications(store)
   const redis = owned(await openRedisWatch(settings))
   refuseUnfit(await redis.look())
   const speed = owned(await openSpeedStore(settings, dataDir))
+  // A definition is compared before anything is made of it in the log.
+  for (const dataset of datasets) {
+    const { origin, isNew } = await guardDataset(store, dataset, presentOf(log, speed, dataset.name))
+    if (origin === undefined) continue
+    origins.set(dataset.name, origin)
+    const starts = Object.entries(origin.offsets).map(([p, offset]) => `partition ${p} at offset ${offset}`)
+    if (isNew)
+      options.logger.warn(
+        { dataset: dataset.name, origin },
+        `${dataset.name} begins where its topic does now: ${starts.join(', ')}; what was before is gone`,
+      )
+  }
+  for (const dataset of datasets) await log.create(dataset.name, dataset.partitions)
   /** One engine per role: a big job of one does not take the memory of another. */
   const role = async (name: Role) => {
     const engine = await engineOf()

@@ -12,7 +12,7 @@ import { openS3Store } from '../lake/s3-object-store.ts'
 import { type KafkaClientOptions, openKafkaLog } from '../log/kafka-log.ts'
 import { openLmdbLog } from '../log/lmdb-log.ts'
 import type { Dataset } from '../model/dataset.ts'
-import type { EventLog } from '../model/ports/event-log.ts'
+import type { EventLog, Origin } from '../model/ports/event-log.ts'
 import type { ObjectStore } from '../model/ports/object-store.ts'
 import type { SpeedStore } from '../model/ports/speed-store.ts'
 import type { Settings } from '../model/settings.ts'
@@ -43,12 +43,13 @@ export const topicOf =
   (dataset: string): string =>
     `${kafka.topicPrefix}${dataset}`
 
-/** The event log of the settings. `alarm` is told of records from the future. */
+/** The event log of the settings. `alarm` is told of records from the future; `originOf` is asked at each use. */
 export const openLog = async (
   settings: Settings,
   dataDir: string,
   datasets: Dataset[],
   alarm: (error: Error) => void,
+  originOf: (dataset: string) => Origin | undefined,
 ): Promise<EventLog> => {
   if (!usesKafka(settings)) return openLmdbLog({ folder: join(dataDir, 'log'), maxBytes: settings.log.maxBytes })
   const { replicationFactor, retentionMs } = settings.kafka
@@ -57,6 +58,7 @@ export const openLog = async (
     ...(await kafkaClient(settings)),
     topicOf: topicOf(settings),
     needsAppendTime: (dataset) => strict.has(dataset),
+    originOf,
     replicationFactor,
     retentionMs,
     alarm,

@@ -5,12 +5,13 @@
  * A log id is `<cluster id>.<topic id>`, so a topic made again under its name is another log. Decisions: docs/decisions/kafka-log.md.
  */
 import type { ConnectionOptions } from 'node:tls'
-import type { EventLog, NewRecord, ReadResult } from '../model/ports/event-log.ts'
+import type { EventLog, NewRecord, Origin, ReadResult } from '../model/ports/event-log.ts'
 import { openProducer } from './kafka-append.ts'
 import { openCluster } from './kafka-cluster.ts'
 import { type Address, openConnections } from './kafka-connections.ts'
 import { KAFKA, refusalOf, toWeirError } from './kafka-errors.ts'
 import { type KafkaSasl, loadKafkajs } from './kafka-internals.ts'
+import { openOrigins, originNow } from './kafka-origin.ts'
 import { openProofs } from './kafka-partition.ts'
 import { openPositions, TOPIC_AGE_MS } from './kafka-positions.ts'
 import { openReader } from './kafka-read.ts'
@@ -42,6 +43,8 @@ export type KafkaLogOptions = KafkaClientOptions & {
   topicOf?: (dataset: string) => string
   /** Datasets that remove duplicates, hence refuse a topic with producers' times; default: none. */
   needsAppendTime?: (dataset: string) => boolean
+  /** Where a dataset's topic began when the dataset was put on it; asked for at each use, since it may be found through this log. */
+  originOf?: (dataset: string) => Origin | undefined
   /** Of topics that are created. Default −1: the broker's default. */
   replicationFactor?: number
   /** Of topics that are created, ms. Default −1: Weir itself trims what is archived and published, Kafka removes nothing. */
@@ -59,6 +62,7 @@ export type KafkaLogOptions = KafkaClientOptions & {
 }
 
 export type KafkaLog = EventLog & {
+  origin(dataset: string): Promise<Origin | null>
   /** Settings of a dataset's topic, null when it is missing. For `weir doctor`. */
   inspect(dataset: string): Promise<TopicSettings | null>
 }
@@ -73,6 +77,7 @@ export const openKafkaLog = async (options: KafkaLogOptions): Promise<KafkaLog> 
   const isStrict = (dataset: string): void => {
     if (options.needsAppendTime?.(dataset)) strict.add(topicOf(dataset))
   }
+  const origins = openOrigins()
   const giveUpMs = options.giveUpMs ?? 5_000
   const addresses = options.brokers.map(addressOf)
   const connections = openKafkaConnections(options)
@@ -89,10 +94,11 @@ export const openKafkaLog = async (options: KafkaLogOptions): Promise<KafkaLog> 
     pollMs,
     now: options.now ?? Date.now,
     alarm: options.alarm ?? (() => undefined),
+    originOf: origins.of,
     isOpen: () => isOpen,
   })
   const read = openWaiting(reader, pollMs)
-  const positions = openPositions(cluster, proofs)
+  const positions = openPositions(cluster, proofs, origins.of)
   const append = openProducer(cluster, {
     sendBytes: options.sendBytes ?? 900_000,
     maxPendingBytes: options.maxPendingBytes ?? 256 * 1024 * 1024,
@@ -106,7 +112,9 @@ export const openKafkaLog = async (options: KafkaLogOptions): Promise<KafkaLog> 
   const topic = (dataset: string): string => {
     if (!isOpen) throw closed()
     isStrict(dataset)
-    return topicOf(dataset)
+    const name = topicOf(dataset)
+    origins.set(name, options.originOf?.(dataset))
+    return name
   }
 
   return {
@@ -153,6 +161,7 @@ export const openKafkaLog = async (options: KafkaLogOptions): Promise<KafkaLog> 
         ),
       )
     },
+    origin: async (dataset) => originNow(cluster, positions.low, topic(dataset)),
     inspect: async (dataset) => {
       const name = topic(dataset)
       return readSettings(connections, cluster.addresses(), name).catch((error: unknown) => {

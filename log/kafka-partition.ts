@@ -75,6 +75,8 @@ export const batchesOf = (topic: string, records: Buffer, offset: number): Batch
 }
 
 export type PartitionView = {
+  /** Where the partition began when the dataset was put on it: below it is a hole, whatever may still be stored there. */
+  origin: number
   fetch(ask: Omit<FetchAsk, 'topicId' | 'partition'>): Promise<Fetched>
   /** First and end offset of what committed readers see. */
   ends(): Promise<{ low: number; end: number }>
@@ -83,7 +85,7 @@ export type PartitionView = {
   /** Epoch of the record at `offset`, of an open transaction too. */
   epochAt(offset: number): Promise<number>
   records(batch: Batch): Promise<LogRecord[]>
-  /** The last record below `offset` and the epoch of the batch that holds offset − 1; null: only holes, from the log's start on. */
+  /** The last record below `offset` and the epoch of the batch that holds offset − 1; null: only holes, from `low` or the origin on. */
   before(offset: number, low: number): Promise<{ record: LogRecord | null; epoch: number }>
   /** The first record at or after `offset`; null: none yet. */
   after(offset: number): Promise<LogRecord | null>
@@ -91,7 +93,7 @@ export type PartitionView = {
   greatestTime(offset: number, timeMs: number): Promise<number>
 }
 
-export const viewOf = ({ topic, send }: Leader, partition: number): PartitionView => {
+export const viewOf = ({ topic, send }: Leader, partition: number, origin = 0): PartitionView => {
   const place = placeOf(topic.logId, partition)
   const fetch: PartitionView['fetch'] = (ask) => send(fetchRequest({ ...ask, topicId: topic.topicId, partition }))
   const records: PartitionView['records'] = async (batch) =>
@@ -117,6 +119,7 @@ export const viewOf = ({ topic, send }: Leader, partition: number): PartitionVie
   }
 
   return {
+    origin,
     fetch,
     records,
     ends: async () => {
@@ -138,17 +141,19 @@ export const viewOf = ({ topic, send }: Leader, partition: number): PartitionVie
       return batch.leaderEpoch
     },
     before: async (offset, low) => {
+      const first = Math.max(low, origin)
       let epoch = -1
       // Holes are rare and short, so the way back is long only where many transactions were aborted.
       for (let back = 1; ; back *= 8) {
-        const from = Math.max(low, offset - back)
+        const from = Math.max(first, offset - back)
         let record: LogRecord | null = null
         await scan(from, offset, async (batch, isVisible) => {
           if (batch.lastOffset >= offset - 1 && batch.baseOffset < offset) epoch = batch.leaderEpoch
-          if (isVisible) for (const r of await records(batch)) if (r.offset < offset) record = r
+          // A batch is stored whole, so it may begin before what is still there.
+          if (isVisible) for (const r of await records(batch)) if (r.offset >= first && r.offset < offset) record = r
           return true
         })
-        if (record !== null || from <= low) return { record, epoch }
+        if (record !== null || from <= first) return { record, epoch }
       }
     },
     after: async (offset) => {

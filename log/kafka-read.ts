@@ -8,6 +8,7 @@ import type { Position } from '../model/position.ts'
 import { type Batch, committed } from './kafka-batch.ts'
 import type { Cluster, Leader } from './kafka-cluster.ts'
 import { clockAhead, KAFKA, KafkaRefusal, refuse } from './kafka-errors.ts'
+import type { OriginOf } from './kafka-origin.ts'
 import { batchesOf, type PartitionView, type Proofs, viewOf } from './kafka-partition.ts'
 import type { Fetched } from './kafka-requests.ts'
 import { MAX_CLOCK_BEHIND_MS } from './log-errors.ts'
@@ -17,12 +18,14 @@ export type ReaderOptions = {
   pollMs: number
   now(): number
   alarm(error: Error): void
+  originOf: OriginOf
   isOpen(): boolean
 }
 
 export type Reader = (topic: string, partition: number, from: Position, limits: ReadLimits) => Promise<ReadResult>
 
-type Look = { view: PartitionView; leader: Leader; key: string; partition: number; from: Position }
+/** `at`: where to begin: `from`, or the origin from below it. */
+type Look = { view: PartitionView; leader: Leader; key: string; partition: number; from: Position; at: number }
 /** Where the next fetch begins, and the epoch of the batch before it. */
 type Place = { offset: number; epoch: number }
 type Refusal = Exclude<ReadResult, { kind: 'records' }>
@@ -82,17 +85,18 @@ export const openReader = (cluster: Cluster, proofs: Proofs, options: ReaderOpti
     const proven = await prove(look)
     if ('kind' in proven) return proven
     proofs.keep(look.key, { position: look.from, epoch: proven.epoch })
-    return follow(look, { offset: look.from.offset, epoch: proven.epoch }, limits, deadline)
+    return follow(look, { offset: look.at, epoch: proven.epoch }, limits, deadline)
   }
 
   const look = async (leader: Leader, partition: number, from: Position, limits: ReadLimits, deadline: number) => {
     const { topic } = leader
-    const view = viewOf(leader, partition)
+    const view = viewOf(leader, partition, options.originOf(topic, partition))
     const key = `${topic.topic}/${partition}`
-    const looked: Look = { view, leader, key, partition, from }
-    if (from.offset === 0) {
+    const looked: Look = { view, leader, key, partition, from, at: Math.max(from.offset, view.origin) }
+    if (from.offset <= view.origin) {
+      // Nothing is before it. That the log still begins there is proven by the fetch, which is refused elsewhere.
       if (from.fingerprint !== '') return { kind: 'replaced' } as const
-      return follow(looked, { offset: 0, epoch: -1 }, limits, deadline)
+      return follow(looked, { offset: looked.at, epoch: -1 }, limits, deadline)
     }
     const proof = proofs.find(key, from.logId, from.offset)
     if (proof === undefined || proof.position.fingerprint !== from.fingerprint) {
@@ -123,7 +127,7 @@ const positionAfter = (from: Position, records: LogRecord[]): Position => {
 
 /** Records from `from` on within the limits, one at least; `all`: nothing of the fetch was left over. `epoch`: of the last one. */
 const takeRecords = async (
-  { view, from }: Look,
+  { view, at }: Look,
   batches: Batch[],
   { aborted }: Fetched,
   limits: ReadLimits,
@@ -134,7 +138,7 @@ const takeRecords = async (
   for (const batch of committed(batches, aborted)) {
     for (const record of await view.records(batch)) {
       // A batch is stored whole, so it may begin before the offset asked for.
-      if (record.offset < from.offset) continue
+      if (record.offset < at) continue
       const isFull = record.bytes.byteLength > room || records.length >= (limits.maxRecords ?? Number.POSITIVE_INFINITY)
       if (records.length > 0 && isFull) return { records, all: false, epoch }
       room -= record.bytes.byteLength
@@ -152,14 +156,14 @@ const prove = async (look: Look): Promise<{ epoch: number } | Refusal> => {
   if (from.offset <= low) return belowStart(view, low)
   if (from.offset > end) return beyondEnd(look, end)
   const { record, epoch } = await view.before(from.offset, low)
-  if (record === null && low > 0) return belowStart(view, low)
+  if (record === null && low > view.origin) return belowStart(view, low)
   if ((record?.fingerprint ?? '') !== from.fingerprint) return { kind: 'replaced' }
   return { epoch }
 }
 
-/** Where the first position is whose record before it is still there. */
+/** Where the first position is whose record before it is still there; up to the origin nothing is missing. */
 export const provableStart = async (view: PartitionView, low: number): Promise<number> => {
-  if (low === 0) return 0
+  if (low <= view.origin) return 0
   const first = await view.after(low)
   return first === null ? low : first.offset + 1
 }
@@ -170,15 +174,15 @@ const belowStart = async (view: PartitionView, low: number): Promise<Refusal> =>
 })
 
 /** A new leader may show less than was committed until it has heard from the others: the log is shorter only if its own end is. */
-const beyondEnd = async ({ view, leader, partition, from }: Look, end: number): Promise<Refusal> => {
-  const { error } = await view.fetch({ offset: from.offset, lastEpoch: -1, maxBytes: 1, waitMs: 0 })
+const beyondEnd = async ({ view, leader, partition, at }: Look, end: number): Promise<Refusal> => {
+  const { error } = await view.fetch({ offset: at, lastEpoch: -1, maxBytes: 1, waitMs: 0 })
   if (error === KAFKA.offsetOutOfRange) return { kind: 'beyond-end', endOffset: end }
   throw new KafkaRefusal(78, `the end of ${leader.topic.topic}/${partition}`)
 }
 
-const outOfRange = async ({ view, leader, partition, from }: Look): Promise<Refusal> => {
+const outOfRange = async ({ view, leader, partition, at }: Look): Promise<Refusal> => {
   const { low, end } = await view.ends()
-  if (from.offset < low) return belowStart(view, low)
-  if (from.offset > end) return { kind: 'beyond-end', endOffset: end }
+  if (at < low) return belowStart(view, low)
+  if (at > end) return { kind: 'beyond-end', endOffset: end }
   throw new KafkaRefusal(78, `the range of ${leader.topic.topic}/${partition}`)
 }

@@ -120,11 +120,11 @@ export const openAnswers = (ctx: ServingContext): Answers => {
   const lag = async (view: View, plan: Plan, nowMs: number): Promise<{ lagRecords: number; lagMs: number }> => {
     let lagRecords = 0
     let lagMs = 0
-    for (const { partition, upper, logEndOffset } of plan.partitions) {
-      const behind = logEndOffset - upper.offset
-      if (behind <= 0) continue
-      lagRecords += behind
-      const next = await log.positionAt(view.dataset, partition, upper.offset + 1)
+    for (const { partition, upper, logEndOffset, logOriginOffset } of plan.partitions) {
+      const seen = Math.max(upper.offset, logOriginOffset)
+      if (logEndOffset <= seen) continue
+      lagRecords += logEndOffset - seen
+      const next = await log.positionAt(view.dataset, partition, seen + 1)
       if (next !== null) lagMs = Math.max(lagMs, nowMs - next.effectiveMs)
     }
     return { lagRecords, lagMs: Math.max(0, Math.round(lagMs)) }

@@ -26,6 +26,8 @@ export type PartitionPlan = {
   /** True when the partition is known to hold no record at all. */
   empty: boolean
   logEndOffset: number
+  /** Below it no record ever was the dataset's. */
+  logOriginOffset: number
 }
 
 export type Plan = {
@@ -65,6 +67,7 @@ export const joinPartition = (
   if (cut.offset > range.endOffset)
     throw misfit('AHEAD', view.name, `${at}: cut ${cut.offset} beyond the log's end ${range.endOffset}`)
   const empty = range.endOffset === 0
+  const ends = { logEndOffset: range.endOffset, logOriginOffset: range.originOffset ?? 0 }
   if (header === null)
     return {
       partition,
@@ -74,7 +77,7 @@ export const joinPartition = (
       counted: 0,
       watermarkUs: null,
       empty,
-      logEndOffset: range.endOffset,
+      ...ends,
     }
   const { position } = header
   if (position.logId !== range.logId)
@@ -106,7 +109,7 @@ export const joinPartition = (
     counted: header.counted,
     watermarkUs: header.watermarkUs,
     empty,
-    logEndOffset: range.endOffset,
+    ...ends,
   }
 }
 

@@ -14,6 +14,8 @@ import type { Planner } from './planner.ts'
 export type PartitionStatus = {
   partition: number
   startOffset: number
+  /** Below it no record ever was the dataset's; 0 unless the topic had lost its start before. */
+  originOffset: number
   endOffset: number
   /** Next offset that the speed side will read; null: not attached. */
   upper: number | null
@@ -93,7 +95,8 @@ export const openStatus = (ctx: ServingContext, planner: Planner): (() => Promis
       const archived = await history.archived(dataset.name, partition)
       const range = await log.range(dataset.name, partition)
       out.logId = range.logId
-      out.records += range.endOffset
+      const origin = range.originOffset ?? 0
+      out.records += Math.max(0, range.endOffset - origin)
       out.counted += header?.counted ?? 0
       out.duplicate += header?.duplicate ?? 0
       out.dead += header?.dead ?? 0
@@ -105,10 +108,11 @@ export const openStatus = (ctx: ServingContext, planner: Planner): (() => Promis
       out.partitions.push({
         partition,
         startOffset: range.startOffset,
+        originOffset: origin,
         endOffset: range.endOffset,
         upper: header?.position.offset ?? null,
         archived: archived?.position.offset ?? null,
-        lagRecords: header === null ? null : Math.max(0, range.endOffset - header.position.offset),
+        lagRecords: header === null ? null : Math.max(0, range.endOffset - Math.max(header.position.offset, origin)),
       })
     }
     return out
@@ -146,8 +150,9 @@ export const openStatus = (ctx: ServingContext, planner: Planner): (() => Promis
       const from = p.upper ?? own
       cut[p.partition] = String(own)
       upper[p.partition] = String(from)
-      lag.records += Math.max(0, p.endOffset - from)
-      const next = from < p.endOffset ? await log.positionAt(view.dataset, p.partition, from + 1) : null
+      const seen = Math.max(from, p.originOffset)
+      lag.records += Math.max(0, p.endOffset - seen)
+      const next = seen < p.endOffset ? await log.positionAt(view.dataset, p.partition, seen + 1) : null
       if (next !== null) lag.ms = Math.max(lag.ms, Math.round(ctx.now() - next.effectiveMs))
     }
     return {

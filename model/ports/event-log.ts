@@ -40,10 +40,18 @@ export type ReadResult =
   /** Another log id, or record `from − 1` has another fingerprint. */
   | { kind: 'replaced' }
 
+/**
+ * Where a log that others had written to began when a dataset was put on it: the first offset of each partition whose earlier
+ * records were gone by then. Below it is a hole, like any other; in another log than `logId` it means nothing.
+ */
+export type Origin = { logId: string; offsets: Record<string, number> }
+
 export type LogRange = {
   logId: string
   startOffset: number
   endOffset: number
+  /** Below it no record ever was the dataset's (see Origin); absent: 0. */
+  originOffset?: number
   /** Events in all records ever appended, trimmed ones included, for logs that count them. */
   events?: number
 }
@@ -58,6 +66,8 @@ export type EventLog = {
   /** Appends in order; resolves, when durable, to the position after the last record. Throws retryable WEIR_LOG_* on overload, a full disk or a clock behind. */
   append(dataset: string, partition: number, records: NewRecord[]): Promise<Position>
   read(dataset: string, partition: number, from: Position, limits: ReadLimits): Promise<ReadResult>
+  /** Where the log begins now, for a dataset that is defined on it now; null: at its beginning. Absent: nobody else writes to such a log. */
+  origin?(dataset: string): Promise<Origin | null>
   /** Removes whole blocks of records below `offset`; may keep more, never less. */
   trim(dataset: string, partition: number, offset: number): Promise<void>
   close(): Promise<void>
