@@ -15,7 +15,7 @@ export type BullMqConnection = {
   url?: string
   /** Some nodes of a Cluster, as `host:port`; it tells the others. */
   cluster?: string[]
-  /** Sentinels as `host:port`, and the name of the master that they watch. */
+  /** Sentinels as `host:port`, and the name of the master that they watch. Without a `tls` of their own they have the servers'. */
   sentinel?: { nodes: string[]; name: string; username?: string; password?: string; tls?: ConnectionOptions }
   username?: string
   password?: string
@@ -77,6 +77,11 @@ export const asked = async <T>(connection: BullMqConnection, work: () => Promise
 /** Milliseconds after which a call that is not answered fails. Workers, who have time, ask again. */
 const CALL_MS = 10_000
 const RETRY_MS = 2_000
+/**
+ * Milliseconds without an answer after which a connection is given up: a server whose machine has gone closes none, and its successor
+ * would never be asked for. Longer than BullMQ's longest wait for a job (10 s).
+ */
+const SILENT_MS = 15_000
 
 /** What is given; ioredis takes an undefined option for a value. */
 const given = <T extends object>(options: T): Partial<T> =>
@@ -100,6 +105,7 @@ export const connect = async (
     maxRetriesPerRequest: kind === 'worker' ? null : 3,
     ...(kind === 'worker' ? {} : { commandTimeout: CALL_MS }),
     connectTimeout: CALL_MS,
+    socketTimeout: SILENT_MS,
   }
   const again = (times: number): number => Math.min(50 * 2 ** Math.min(times, 6), RETRY_MS)
   const alone = { ...common, ...given({ db }), retryStrategy: again, lazyConnect: true }
@@ -107,7 +113,7 @@ export const connect = async (
   if (cluster !== undefined)
     client = new Cluster(cluster.map(nodeOf), { clusterRetryStrategy: again, lazyConnect: true, redisOptions: common })
   else if (sentinel !== undefined) {
-    const { nodes, name, username: sentinelUsername, password: sentinelPassword, tls: sentinelTLS } = sentinel
+    const { nodes, name, username: sentinelUsername, password: sentinelPassword, tls: sentinelTLS = tls } = sentinel
     const access = given({ sentinelUsername, sentinelPassword, sentinelTLS })
     const secure = { enableTLSForSentinelMode: tls !== undefined }
     client = new Redis({

@@ -60,7 +60,7 @@ export const RedisSchema = group({
   }),
   username: text('Redis user'),
   password: secret('Redis password'),
-  tls: flag('TLS to Redis (rediss:// says it too)'),
+  tls: flag('TLS to Redis, and to its Sentinels (rediss:// says it too)'),
   caFile: text('file of the authorities that signed the certificates of Redis; empty: the system’s'),
 })
 

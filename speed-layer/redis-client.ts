@@ -15,7 +15,7 @@ export type RedisOptions = {
   url?: string
   /** Some nodes of a Cluster, as `host:port`; it tells the others. */
   cluster?: string[]
-  /** Sentinels as `host:port`, and the name of the master that they watch. */
+  /** Sentinels as `host:port`, and the name of the master that they watch. Without a `tls` of their own they have the servers'. */
   sentinel?: { nodes: string[]; name: string; username?: string; password?: string; tls?: ConnectionOptions }
   username?: string
   password?: string
@@ -105,7 +105,7 @@ const connect = async (options: RedisOptions, timeoutMs: number): Promise<Redis 
       slotsRefreshTimeout: timeoutMs,
     })
   if (options.sentinel !== undefined) {
-    const { nodes, name, username, password, tls } = options.sentinel
+    const { nodes, name, username, password, tls = options.tls } = options.sentinel
     return new Redis({
       ...common,
       retryStrategy,
@@ -116,7 +116,9 @@ const connect = async (options: RedisOptions, timeoutMs: number): Promise<Redis 
       role: 'master',
       ...(username === undefined ? {} : { sentinelUsername: username }),
       ...(password === undefined ? {} : { sentinelPassword: password }),
-      ...(tls === undefined ? {} : { enableTLSForSentinelMode: true, sentinelTLS: tls }),
+      // ioredis speaks TLS to a master that Sentinels name only when told so.
+      enableTLSForSentinelMode: options.tls !== undefined,
+      ...(tls === undefined ? {} : { sentinelTLS: tls }),
     })
   }
   const isTls = options.url!.startsWith('rediss:')

@@ -1,14 +1,10 @@
 /** What the start check says of a Redis as it should be, and of one that is not. */
-import { execFile } from 'node:child_process'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { checkRedis, type RedisCheckOptions, refuseUnfit } from '../../speed-layer/redis-check.ts'
 import { openRedis, type RedisOptions } from '../../speed-layer/redis-client.ts'
 import { freePort } from '../support/server.ts'
 import { service } from '../support/services.ts'
+import { openCertificate } from './redis-sentinel.ts'
 import { openRedisServer, type RedisServer } from './redis-server.ts'
 
 const place = service('REDIS_URL')
@@ -117,30 +113,13 @@ describe.skipIf(place === null)('the check of Redis', () => {
 
 describe.skipIf(place === null)('a Redis behind TLS and a password', () => {
   it('is reached by who trusts its certificate and knows the password', async () => {
-    const folder = await mkdtemp(join(tmpdir(), 'weir-tls-'))
-    const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')]
-    const subject = ['-subj', '/CN=127.0.0.1', '-addext', 'subjectAltName=IP:127.0.0.1']
-    const made = [
-      'req',
-      '-x509',
-      '-newkey',
-      'rsa:2048',
-      '-nodes',
-      '-days',
-      '1',
-      '-keyout',
-      key,
-      '-out',
-      cert,
-      ...subject,
-    ]
-    await promisify(execFile)('openssl', made)
+    const certificate = await openCertificate()
+    const { ca } = certificate
     const port = await freePort()
-    const tls = ['--tls-port', `${port}`, '--tls-cert-file', cert, '--tls-key-file', key, '--tls-auth-clients', 'no']
+    const tls = ['--tls-port', `${port}`, ...certificate.settings]
     const server = await openRedisServer(['--maxmemory', '64mb', ...tls])
     try {
       await server.client.call('ACL', ['SETUSER', 'default', 'on', 'resetpass', '>s3cret', '~*', '+@all'])
-      const ca = await readFile(cert)
       expect(await findingsOf({ url: `rediss://:s3cret@127.0.0.1:${port}`, tls: { ca } })).toEqual([])
       expect(await findingsOf({ url: `rediss://127.0.0.1:${port}`, password: 's3cret', tls: { ca } })).toEqual([])
       const untrusted = findingsOf({ url: `rediss://:s3cret@127.0.0.1:${port}`, timeoutMs: 2_000 })
@@ -149,7 +128,7 @@ describe.skipIf(place === null)('a Redis behind TLS and a password', () => {
       await expect(unknown).rejects.toMatchObject({ code: 'WEIR_SPEED_REDIS_REFUSED', retryable: false })
     } finally {
       await server.remove()
-      await rm(folder, { recursive: true, force: true })
+      await certificate.remove()
     }
   })
 })
