@@ -1,49 +1,24 @@
 /**
- * Who runs on a data folder: one process per role, or several where the state is on servers. Invariant: a lock file appears whole (link of a finished file) and
- * names a process; a lock of a process that is gone, or whose number now belongs to another one, is stale and taken over.
+ * Who runs on a data folder: one process per role, or several where the state is on servers. Invariants: a lock file appears whole (link of a
+ * finished file) and names a process; a lock of a process that is gone, or whose number now belongs to another one, is stale and taken over;
+ * where nobody can tell, a lock is stale once it was watched for `staleMs` and not renewed, whatever the clocks say.
  */
 import { randomUUID } from 'node:crypto'
-import { link, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { link, mkdir, readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { WeirError } from '../model/errors.ts'
+import { type Holder, machineOf, processStart, stateOf } from './holder.ts'
 
-export type Holder = {
-  formatVersion: 1
-  role: string
-  pid: number
-  host: string
-  /** Start of the process as the system tells it ('' where it does not): a process number may be used again. */
-  processStart: string
-  startedAt: string
-  /** Where it serves HTTP; null until it listens. */
-  url: string | null
-}
+export type { Holder } from './holder.ts'
 
 const code = (error: unknown): string | undefined => (error as NodeJS.ErrnoException).code
 const folderOf = (dataDir: string): string => join(dataDir, 'run')
 
-/** Field 22 of /proc/<pid>/stat: clock ticks since boot. The name before it may hold spaces and parentheses. */
-const processStart = async (pid: number): Promise<string> => {
-  try {
-    const text = await readFile(`/proc/${pid}/stat`, 'utf8')
-    return text.slice(text.lastIndexOf(')') + 2).split(' ')[19] ?? ''
-  } catch {
-    return ''
-  }
-}
-
-const isAlive = async (holder: Holder): Promise<boolean> => {
-  // A folder shared between machines: nobody here can tell, so the holder is believed.
-  if (holder.host !== hostname()) return true
-  try {
-    process.kill(holder.pid, 0)
-  } catch (error) {
-    if (code(error) === 'ESRCH') return false
-  }
-  const started = await processStart(holder.pid)
-  return started === '' || holder.processStart === '' || started === holder.processStart
-}
+const BEAT_MS = 5_000
+/** Far longer than an event loop is ever blocked. */
+const STALE_MS = 30_000
+const LOOK_MS = 200
 
 const readHolder = async (path: string): Promise<Holder | null> => {
   try {
@@ -54,7 +29,29 @@ const readHolder = async (path: string): Promise<Holder | null> => {
   }
 }
 
-/** Who holds a role of the data folder right now; stale locks are not counted. */
+/** Changes with every renewal; null: no such file. */
+const markOf = async (path: string): Promise<string | null> => {
+  try {
+    const s = await stat(path, { bigint: true })
+    return `${s.ino}.${s.mtimeNs}`
+  } catch (error) {
+    if (code(error) === 'ENOENT') return null
+    throw error
+  }
+}
+
+/** The mark of a file that did not change while it was watched; null: it did. */
+const unchanged = async (path: string, ms: number): Promise<string | null> => {
+  const mark = await markOf(path)
+  const end = performance.now() + ms
+  while (performance.now() < end) {
+    await new Promise((resolve) => setTimeout(resolve, Math.min(LOOK_MS, ms / 4)))
+    if ((await markOf(path)) !== mark) return null
+  }
+  return mark
+}
+
+/** Who holds a role of the data folder right now; stale locks are not counted, nor those that nobody has renewed lately. */
 export const holders = async (dataDir: string): Promise<Holder[]> => {
   const names = await readdir(folderOf(dataDir)).catch((error: unknown) => {
     if (code(error) === 'ENOENT') return []
@@ -62,31 +59,42 @@ export const holders = async (dataDir: string): Promise<Holder[]> => {
   })
   const found: Holder[] = []
   for (const name of names.filter((n) => n.endsWith('.lock'))) {
-    const holder = await readHolder(join(folderOf(dataDir), name))
-    if (holder !== null && (await isAlive(holder))) found.push(holder)
+    const path = join(folderOf(dataDir), name)
+    const holder = await readHolder(path)
+    const state = holder === null ? 'gone' : await stateOf(holder)
+    if (state === 'alive' || (state === 'unseen' && (await ageMs(path)) < STALE_MS)) found.push(holder!)
   }
   return found
 }
 
+/** By the clock: good enough to look for a server, not to take its lock. */
+const ageMs = async (path: string): Promise<number> => {
+  const s = await stat(path).catch(() => null)
+  return s === null ? Number.POSITIVE_INFINITY : Date.now() - s.mtimeMs
+}
+
 /**
- * Removes a lock whose process is gone. Only who holds `<lock>.takeover` removes one, and looks again first: else of two that saw
- * the same stale lock the slower one would take away the new lock of the quicker one.
+ * Removes a lock whose process is gone, or that has the mark of one that was not renewed. Only who holds `<lock>.takeover` removes one, and
+ * looks again first: else of two that saw the same stale lock the slower one would take away the new lock of the quicker one.
  */
-const removeStale = async (path: string, mine: string): Promise<void> => {
+const removeStale = async (path: string, mine: string, mark: string | null, staleMs: number): Promise<void> => {
   const takeover = `${path}.takeover`
   try {
     await link(mine, takeover)
   } catch (error) {
     if (code(error) !== 'EEXIST') throw error
     const other = await readHolder(takeover)
+    const state = other === null ? 'alive' : await stateOf(other)
     // Left by a process that died between these lines.
-    if (other !== null && !(await isAlive(other))) await rm(takeover, { force: true })
+    if (state === 'gone' || (state === 'unseen' && (await unchanged(takeover, staleMs)) !== null))
+      await rm(takeover, { force: true })
     else await new Promise((resolve) => setTimeout(resolve, 10))
     return
   }
   try {
     const holder = await readHolder(path)
-    if (holder === null || !(await isAlive(holder))) await rm(path, { force: true })
+    const isStale = holder === null || (await stateOf(holder)) === 'gone'
+    if (isStale || (mark !== null && (await markOf(path)) === mark)) await rm(path, { force: true })
   } finally {
     await rm(takeover, { force: true })
   }
@@ -94,24 +102,38 @@ const removeStale = async (path: string, mine: string): Promise<void> => {
 
 export type Lock = { setUrl(url: string): Promise<void>; release(): Promise<void> }
 
-/**
- * Takes the roles of a data folder, all or none. `several`: other processes may have them too, and this one only tells where it is.
- * Throws WEIR_CLI_LOCKED.
- */
-export const lockRoles = async (dataDir: string, roles: readonly string[], several = false): Promise<Lock> => {
+export type LockOptions = {
+  /** Other processes may have the roles too, and this one only tells where it is. */
+  several?: boolean
+  /** Told when another process has taken a role over: this one was held up for longer than `staleMs`. */
+  onLost?(error: WeirError): void
+  /** How often a lock is renewed, and after how long without that it is stale where its process cannot be seen; ms. */
+  beatMs?: number
+  staleMs?: number
+}
+
+/** Takes the roles of a data folder, all or none. Throws WEIR_CLI_LOCKED. */
+export const lockRoles = async (
+  dataDir: string,
+  roles: readonly string[],
+  { several = false, onLost, beatMs = BEAT_MS, staleMs = STALE_MS }: LockOptions = {},
+): Promise<Lock> => {
   const folder = folderOf(dataDir)
   await mkdir(folder, { recursive: true })
+  const id = randomUUID()
+  const own = { pid: process.pid, host: hostname(), machine: await machineOf() }
   const started = await processStart(process.pid)
   const holderOf = (role: string, url: string | null): Holder => ({
-    formatVersion: 1,
+    formatVersion: 2,
+    id,
     role,
-    pid: process.pid,
-    host: hostname(),
+    ...own,
     processStart: started,
     startedAt: new Date().toISOString(),
     url,
   })
-  const pathOf = (role: string): string => join(folder, several ? `${role}.${process.pid}.lock` : `${role}.lock`)
+  // Process numbers of several containers are alike.
+  const pathOf = (role: string): string => join(folder, several ? `${role}.${id}.lock` : `${role}.lock`)
   const held: string[] = []
   const aside = async (holder: Holder): Promise<string> => {
     const path = join(folder, `${randomUUID()}.tmp`)
@@ -131,18 +153,39 @@ export const lockRoles = async (dataDir: string, roles: readonly string[], sever
           if (code(error) !== 'EEXIST') throw error
         }
         const holder = await readHolder(pathOf(role))
-        if (attempt > 50 || (holder !== null && (await isAlive(holder)))) throw locked(dataDir, role, holder)
-        await removeStale(pathOf(role), mine)
+        const state = holder === null ? 'gone' : await stateOf(holder)
+        const mark = state === 'unseen' ? await unchanged(pathOf(role), staleMs) : null
+        if (attempt > 50 || state === 'alive' || (state === 'unseen' && mark === null))
+          throw locked(dataDir, role, holder)
+        await removeStale(pathOf(role), mine, mark, staleMs)
       }
     } finally {
       await rm(mine, { force: true })
     }
   }
+  const isMine = async (role: string): Promise<boolean> => (await readHolder(pathOf(role)))?.id === id
   const release = async (): Promise<void> => {
-    for (const role of held.splice(0)) await rm(pathOf(role), { force: true })
+    clearInterval(beating)
+    for (const role of held.splice(0)) if (await isMine(role)) await rm(pathOf(role), { force: true })
   }
+  // The time of a file that is renewed only grows, also when the clock stands or goes back.
+  let renewedMs = 0
+  const beat = async (): Promise<void> => {
+    renewedMs = Math.max(Date.now(), renewedMs + 1)
+    for (const role of [...held]) {
+      if (await isMine(role)) await utimes(pathOf(role), renewedMs / 1_000, renewedMs / 1_000)
+      else if (held.includes(role)) {
+        held.splice(held.indexOf(role), 1)
+        onLost?.(locked(dataDir, role, await readHolder(pathOf(role))))
+      }
+    }
+  }
+  // A folder that cannot be written now may be so at the next beat.
+  const beating = setInterval(() => void beat().catch(() => undefined), beatMs)
+  beating.unref()
 
   try {
+    if (several) await tidy(folder)
     for (const role of roles) await take(role)
   } catch (error) {
     await release()
@@ -150,9 +193,17 @@ export const lockRoles = async (dataDir: string, roles: readonly string[], sever
   }
   return {
     setUrl: async (url) => {
-      for (const role of held) await rename(await aside(holderOf(role, url)), pathOf(role))
+      for (const role of held) if (await isMine(role)) await rename(await aside(holderOf(role, url)), pathOf(role))
     },
     release,
+  }
+}
+
+/** Locks of several holders have names of their own, so nobody takes them over: what is left of those that are gone. */
+const tidy = async (folder: string): Promise<void> => {
+  for (const name of (await readdir(folder)).filter((n) => /\.[0-9a-f-]{36}\.lock$/.test(n))) {
+    const holder = await readHolder(join(folder, name))
+    if (holder !== null && (await stateOf(holder)) === 'gone') await rm(join(folder, name), { force: true })
   }
 }
 

@@ -51,7 +51,10 @@ export const openWeir = async (options: WeirOptions): Promise<Weir> => {
     if (options.signal?.aborted) throw stoppedEarly()
   }
   try {
-    const lock = await lockRoles(resolve(options.dataDir), roles, usesKafka(project.settings))
+    const lock = await lockRoles(resolve(options.dataDir), roles, {
+      several: usesKafka(project.settings),
+      onLost: (error) => alarms.raise('lock', error),
+    })
     closers.add(lock.release)
     going()
     const ports = await openPorts(options, alarms, closers)
