@@ -37,8 +37,10 @@ type Service = {
   cap_drop?: string[]
   tmpfs?: string[]
   volumes?: string[]
+  configs?: { source: string; target: string }[]
 }
-type Compose = { services: Record<string, Service>; configs: { redis: { content: string } }; volumes: object }
+type Configs = Record<string, { content?: string; file?: string }> & { redis: { content: string } }
+type Compose = { services: Record<string, Service>; configs: Configs; volumes: object }
 
 /** As Compose fills variables in: `${NAME:-default}`, `${NAME:?message}`, `$$`. */
 const filled = (text: string, env: Record<string, string>): string =>
@@ -115,6 +117,17 @@ describe('docker-compose.yml', () => {
         depends_on: { kafka: {}, redis: {}, bucket: {} },
       })
     }
+  })
+
+  it('gives no config by its content to a read-only service: Compose refuses to create that', async () => {
+    const { services, configs } = await compose(SECRETS)
+    for (const [name, s] of Object.entries(services))
+      for (const { source } of s.configs ?? [])
+        expect({ name, readOnly: s.read_only === true, isFile: configs[source]?.file !== undefined }).not.toEqual({
+          name,
+          readOnly: true,
+          isFile: false,
+        })
   })
 
   it('takes into the image what the build and the product need', async () => {
