@@ -57,7 +57,7 @@ export const topicFindings = (dataset: Dataset, topic: string, partitions: numbe
       warning(
         check,
         `Kafka removes records after ${duration(found.retentionMs)}, archived or not`,
-        'set retention.ms=-1 (Weir trims what is archived and published), or see that batch never stands still so long',
+        'set retention.ms=-1 (Weir trims what is archived and published), or see that neither batch stands still nor the topic is silent so long',
       ),
     )
   if (found.retentionBytes >= 0)
