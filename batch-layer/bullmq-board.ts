@@ -3,9 +3,9 @@
  * Invariants: it only shows (the server refuses changes, whatever the page asks for), since jobs are submitted and cancelled through the
  * API, which knows lanes; its page loads nothing from other hosts; errors are answered by the app that it is registered in.
  */
+import type { RedisPlace } from '../model/redis-place.ts'
 import {
   asked,
-  type BullMqConnection,
   checkedPrefix,
   connect,
   DEFAULT_PREFIX,
@@ -16,7 +16,7 @@ import {
 } from './bullmq-connection.ts'
 
 export type BullMqBoardOptions = {
-  connection: BullMqConnection
+  connection: RedisPlace
   prefix?: string
   /** Version of the engine, whose shards are shown. */
   engineVersion: string

@@ -3,25 +3,11 @@
  * profile pays nothing for them. Invariant: every key begins with one hash tag, so that BullMQ's scripts run in a Cluster too; secrets
  * never come into an error.
  */
-import type { ConnectionOptions } from 'node:tls'
 import type { Queue } from 'bullmq'
 import type { Cluster, Redis, RedisOptions } from 'ioredis'
 import { WeirError } from '../model/errors.ts'
+import type { RedisPlace } from '../model/redis-place.ts'
 import { within } from './scheduling.ts'
-
-/** As the options of the Redis speed store: one block of settings serves both. Exactly one of url, cluster, sentinel. */
-export type BullMqConnection = {
-  /** One server: `redis://[user:password@]host:port[/db]`, `rediss://` with TLS. */
-  url?: string
-  /** Some nodes of a Cluster, as `host:port`; it tells the others. */
-  cluster?: string[]
-  /** Sentinels as `host:port`, and the name of the master that they watch. Without a `tls` of their own they have the servers'. */
-  sentinel?: { nodes: string[]; name: string; username?: string; password?: string; tls?: ConnectionOptions }
-  username?: string
-  password?: string
-  db?: number
-  tls?: ConnectionOptions
-}
 
 export type RedisClient = Redis | Cluster
 export const DEFAULT_PREFIX = '{weir}'
@@ -43,7 +29,7 @@ export const checkedPrefix = (prefix: string): string => {
 }
 
 /** Where the servers are, without secrets. */
-const addressOf = ({ url, cluster, sentinel }: BullMqConnection): string => {
+const addressOf = ({ url, cluster, sentinel }: RedisPlace): string => {
   if (cluster !== undefined) return cluster.join(', ')
   if (sentinel !== undefined) return `${sentinel.name} of ${sentinel.nodes.join(', ')}`
   return url !== undefined && URL.canParse(url) ? new URL(url).host : 'an address that is no URL'
@@ -54,7 +40,7 @@ const nodeOf = (address: string): { host: string; port: number } => {
   return { host: hostname.replace(/^\[|\]$/g, ''), port: Number(port || 6379) }
 }
 
-export const unreachable = (connection: BullMqConnection, cause: unknown): WeirError =>
+export const unreachable = (connection: RedisPlace, cause: unknown): WeirError =>
   new WeirError({
     code: 'WEIR_BATCH_REDIS',
     message: 'The job queues cannot be reached.',
@@ -66,7 +52,7 @@ export const unreachable = (connection: BullMqConnection, cause: unknown): WeirE
   })
 
 /** Errors of the client as WEIR_BATCH_REDIS; our own pass. */
-export const asked = async <T>(connection: BullMqConnection, work: () => Promise<T>): Promise<T> => {
+export const asked = async <T>(connection: RedisPlace, work: () => Promise<T>): Promise<T> => {
   try {
     return await work()
   } catch (error) {
@@ -94,7 +80,7 @@ export type ClientKind = 'calls' | 'worker'
  * as BullMQ wants it. Throws WEIR_BATCH_REDIS.
  */
 export const connect = async (
-  connection: BullMqConnection,
+  connection: RedisPlace,
   kind: ClientKind,
   onError: (error: unknown) => void,
 ): Promise<RedisClient> => {

@@ -1,10 +1,11 @@
 /** A look at the job queues from outside, for `weir doctor`. Invariant: nothing is written, not even that somebody looked. */
-import { type BullMqConnection, checkedPrefix, connect, hangUp, QUEUES } from './bullmq-connection.ts'
+import type { RedisPlace } from '../model/redis-place.ts'
+import { checkedPrefix, connect, hangUp, QUEUES } from './bullmq-connection.ts'
 
 export type QueueCounts = { waiting: number; active: number; failed: number }
 
 /** Jobs of both queues by their state, as BullMQ's own scripts count them. Throws WEIR_BATCH_REDIS, WEIR_BATCH_PREFIX, and what Redis refuses. */
-export const countJobs = async (connection: BullMqConnection, prefix: string): Promise<QueueCounts> => {
+export const countJobs = async (connection: RedisPlace, prefix: string): Promise<QueueCounts> => {
   const checked = checkedPrefix(prefix)
   const { Queue } = await import('bullmq')
   const client = await connect(connection, 'calls', () => undefined)

@@ -5,17 +5,10 @@
  *
  * Queues `short` and `long` hold jobs, `ticks` what schedules fire. Records of ended jobs are kept up to a number per queue and outcome.
  */
+
 import type { Job, JobRequest, JobRunner, Scheduler } from '../model/ports/scheduler.ts'
-import {
-  asked,
-  type BullMqConnection,
-  checkedPrefix,
-  connect,
-  DEFAULT_PREFIX,
-  hangUp,
-  openQueue,
-  QUEUES,
-} from './bullmq-connection.ts'
+import type { RedisPlace } from '../model/redis-place.ts'
+import { asked, checkedPrefix, connect, DEFAULT_PREFIX, hangUp, openQueue, QUEUES } from './bullmq-connection.ts'
 import { type JobData, type JobQueues, type JobResult, kindOfId, newId, shown } from './bullmq-job.ts'
 import { openLanes } from './bullmq-lanes.ts'
 import { openJobList } from './bullmq-list.ts'
@@ -25,7 +18,7 @@ import { openJobWorker } from './bullmq-worker.ts'
 import { keyOf, kindOf, type LaneKind, laneOf, refused } from './scheduling.ts'
 
 export type BullMqSchedulerOptions = {
-  connection: BullMqConnection
+  connection: RedisPlace
   /** Begins every key; the braces keep all of them in one slot of a Cluster. */
   prefix?: string
   runner: JobRunner

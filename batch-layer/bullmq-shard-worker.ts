@@ -2,18 +2,12 @@
  * Carries out shards of recomputes that any batch process has put on the queue. Each batch process has one of these.
  * Invariant: what a shard reads and writes, and its result, lie in the lake's store; only the plan of it goes through Redis.
  */
+
 import { promisify } from 'node:util'
 import { inflateRaw } from 'node:zlib'
 import type { Job as Kept } from 'bullmq'
-import {
-  type BullMqConnection,
-  checkedPrefix,
-  connect,
-  DEFAULT_PREFIX,
-  hangUp,
-  openQueue,
-  shardQueue,
-} from './bullmq-connection.ts'
+import type { RedisPlace } from '../model/redis-place.ts'
+import { checkedPrefix, connect, DEFAULT_PREFIX, hangUp, openQueue, shardQueue } from './bullmq-connection.ts'
 import { type Errors, failed, fractionOf } from './bullmq-job.ts'
 import { openRunning, type RunContext, workerOptions } from './bullmq-running.ts'
 import { cancelled } from './scheduling.ts'
@@ -30,7 +24,7 @@ export type ShardData = {
 type KeptShard = Kept<ShardData, null>
 
 export type ShardQueueOptions = {
-  connection: BullMqConnection
+  connection: RedisPlace
   prefix?: string
   /** Version of the engine (`engine.version`): results of another one are of no use, so each has a queue of its own. */
   engineVersion: string

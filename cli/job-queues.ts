@@ -2,8 +2,8 @@
  * Who runs the batch jobs of a process: an embedded scheduler, or BullMQ on the Redis of the settings, which all processes share.
  * Invariant: a process without the batch role runs no job; with BullMQ it can still submit, look and cancel.
  */
+
 import { openBullMqBoard } from '../batch-layer/bullmq-board.ts'
-import type { BullMqConnection } from '../batch-layer/bullmq-connection.ts'
 import { openBullMqScheduler } from '../batch-layer/bullmq-scheduler.ts'
 import { openBullMqShardRunner } from '../batch-layer/bullmq-shard-runner.ts'
 import { openBullMqShardWorker } from '../batch-layer/bullmq-shard-worker.ts'
@@ -11,6 +11,7 @@ import { openCronerScheduler } from '../batch-layer/croner-scheduler.ts'
 import { decodeJob, type WorkerRunner } from '../batch-layer/shard.ts'
 import { WeirError } from '../model/errors.ts'
 import type { JobRunner, Scheduler } from '../model/ports/scheduler.ts'
+import type { RedisPlace } from '../model/redis-place.ts'
 import type { Shared } from './ports.ts'
 import { redisConnection } from './servers.ts'
 import { childRunner } from './worker-runner.ts'
@@ -23,7 +24,7 @@ export const scheduledActions = ({ options }: Shared): ('extend' | 'recompute' |
     (action) => options.project.settings.schedules[action] !== 'off',
   )
 
-type Queues = { connection: BullMqConnection; prefix: string; alarm(error: unknown): void }
+type Queues = { connection: RedisPlace; prefix: string; alarm(error: unknown): void }
 
 /** Where BullMQ keeps its queues; null: jobs are not its business here. */
 const queuesOf = async ({ options, alarms }: Shared): Promise<Queues | null> => {

@@ -2,10 +2,9 @@
  * From settings to the implementations behind the ports: Kafka or the embedded log, Redis or the embedded speed store, S3 or a
  * folder. Invariant: nothing of a server that is not named is loaded.
  */
+
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { ConnectionOptions } from 'node:tls'
-import type { BullMqConnection } from '../batch-layer/bullmq-connection.ts'
 import { openFolderStore } from '../lake/folder-object-store.ts'
 import type { S3Options } from '../lake/s3-client.ts'
 import { openS3Store } from '../lake/s3-object-store.ts'
@@ -15,6 +14,7 @@ import type { Dataset } from '../model/dataset.ts'
 import type { EventLog, Origin } from '../model/ports/event-log.ts'
 import type { ObjectStore } from '../model/ports/object-store.ts'
 import type { SpeedStore } from '../model/ports/speed-store.ts'
+import type { RedisPlace, RedisTls } from '../model/redis-place.ts'
 import type { Settings } from '../model/settings.ts'
 import { itemsOf, type S3Settings, usesKafka, usesRedis, usesS3 } from '../model/settings-servers.ts'
 import { openLmdbSpeedStore } from '../speed-layer/lmdb-speed-store.ts'
@@ -22,8 +22,7 @@ import { checkRedis, type RedisFinding } from '../speed-layer/redis-check.ts'
 import { openRedis } from '../speed-layer/redis-client.ts'
 import { openRedisSpeedStore } from '../speed-layer/redis-speed-store.ts'
 
-const tlsOf = async (caFile: string): Promise<ConnectionOptions> =>
-  caFile === '' ? {} : { ca: await readFile(caFile, 'utf8') }
+const tlsOf = async (caFile: string): Promise<RedisTls> => (caFile === '' ? {} : { ca: await readFile(caFile, 'utf8') })
 
 const optional = <T extends object>(options: T): Partial<T> =>
   Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined && value !== '')) as Partial<T>
@@ -81,7 +80,7 @@ export const ingestSettings = (settings: Settings): Settings['ingest'] => {
 }
 
 /** How to reach Redis; null without one. */
-export const redisConnection = async (settings: Settings): Promise<BullMqConnection | null> => {
+export const redisConnection = async (settings: Settings): Promise<RedisPlace | null> => {
   if (!usesRedis(settings)) return null
   const { url, cluster, sentinels, sentinelMaster, username, password, tls, caFile } = settings.redis
   const secure = tls ? await tlsOf(caFile) : undefined

@@ -12,7 +12,6 @@ import { join } from 'node:path'
 import { open, type RootDatabase, type Transaction } from 'lmdb'
 import type { Block, ChangelogEntry, Header, SpeedStore, StoreKey } from '../model/ports/speed-store.ts'
 import type { Position } from '../model/position.ts'
-import { decodeBlock, decodeJson, encodeBlock, encodeJson, type Key } from './lmdb-values.ts'
 import { corrupt, writeFailed } from './store-errors.ts'
 import {
   CHANGELOG_ENTRIES,
@@ -26,6 +25,7 @@ import {
   isExpected,
   withoutVersion,
 } from './store-rules.ts'
+import { decodeBlock, decodeJson, encodeBlock, encodeJson, type Key } from './stored-values.ts'
 
 export type LmdbSpeedStoreOptions = {
   folder: string

@@ -5,22 +5,12 @@
  * Only what a server has refused before it began is asked again (a script that it does not know, a slot that has moved).
  * ioredis is loaded when the first connection is opened, so that the embedded profile never does.
  */
-import type { ConnectionOptions } from 'node:tls'
 import type { Cluster, Redis } from 'ioredis'
+import type { RedisPlace } from '../model/redis-place.ts'
 import { badRedisOptions, firstWord, redisFailure } from './redis-errors.ts'
 import type { Script } from './redis-scripts.ts'
 
-export type RedisOptions = {
-  /** One server: `redis://[user:password@]host:port[/db]`, `rediss://` with TLS. Exactly one of url, cluster, sentinel. */
-  url?: string
-  /** Some nodes of a Cluster, as `host:port`; it tells the others. */
-  cluster?: string[]
-  /** Sentinels as `host:port`, and the name of the master that they watch. Without a `tls` of their own they have the servers'. */
-  sentinel?: { nodes: string[]; name: string; username?: string; password?: string; tls?: ConnectionOptions }
-  username?: string
-  password?: string
-  db?: number
-  tls?: ConnectionOptions
+export type RedisOptions = RedisPlace & {
   /** Longest wait for an answer or a connection in ms, beyond the time that a large request takes to send; default 5000. */
   timeoutMs?: number
 }

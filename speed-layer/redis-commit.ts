@@ -4,7 +4,6 @@
  * there: a header is never carried on over blocks that are gone.
  */
 import type { Block, ChangelogEntry, Header, StoreKey } from '../model/ports/speed-store.ts'
-import { decodeJson, encodeJson } from './lmdb-values.ts'
 import type { Argument } from './redis-client.ts'
 import { tooLarge } from './redis-errors.ts'
 import { COMMIT, COMMIT_WHEN_FULL, type Script } from './redis-scripts.ts'
@@ -17,6 +16,7 @@ import {
   type RedisKeys,
 } from './redis-values.ts'
 import { CHANGELOG_ENTRIES } from './store-rules.ts'
+import { decodeJson, encodeJson } from './stored-values.ts'
 
 /** What is stored under a key, as a decision sees it. */
 export type Stored = {

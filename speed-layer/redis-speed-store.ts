@@ -8,7 +8,6 @@
  * b:version:epoch → that epoch's blocks (hash) · e → names of those hashes (set). No key ever expires.
  */
 import type { Block, ChangelogEntry, Header, SpeedStore, StoreKey } from '../model/ports/speed-store.ts'
-import { decodeJson } from './lmdb-values.ts'
 import { type Argument, openRedis, type RedisConnection, type RedisOptions } from './redis-client.ts'
 import { type Change, commitCall, type Stored, sweepOf } from './redis-commit.ts'
 import { badRedisOptions, contended } from './redis-errors.ts'
@@ -34,6 +33,7 @@ import {
   openEpoch,
   withoutVersion,
 } from './store-rules.ts'
+import { decodeJson } from './stored-values.ts'
 
 export type RedisSpeedStoreOptions = RedisOptions & {
   /** Start of all keys, one for each project that shares the Redis; default `weir`. */

@@ -7,8 +7,8 @@ import { promisify } from 'node:util'
 import { constants, deflateRaw, inflateRaw } from 'node:zlib'
 import type { Block, ChangelogEntry, Epoch, Header, StoreKey } from '../model/ports/speed-store.ts'
 import type { Position } from '../model/position.ts'
-import { decodeBlock, decodeJson, encodeBlock, encodeJson, type Key } from './lmdb-values.ts'
 import { epochName } from './store-rules.ts'
+import { decodeBlock, decodeJson, encodeBlock, encodeJson, type Key } from './stored-values.ts'
 
 export type RedisKeys = {
   header: string

@@ -1,6 +1,7 @@
 /** Redis, as `weir doctor` sees it: is it fit for speed state, and can BullMQ keep its queues there? Changes nothing. */
-import type { BullMqConnection } from '../../batch-layer/bullmq-connection.ts'
+
 import { countJobs } from '../../batch-layer/bullmq-look.ts'
+import type { RedisPlace } from '../../model/redis-place.ts'
 import type { Settings } from '../../model/settings.ts'
 import { checkRedis } from '../../speed-layer/redis-check.ts'
 import { openRedis } from '../../speed-layer/redis-client.ts'
@@ -14,7 +15,7 @@ const versionsOf = (infos: { reply: string | Error }[]): string =>
     ),
   ].join(', ')
 
-const speed = async (place: BullMqConnection, keyPrefix: string): Promise<Finding[]> => {
+const speed = async (place: RedisPlace, keyPrefix: string): Promise<Finding[]> => {
   const redis = await openRedis({ ...place, timeoutMs: ANSWER_MS })
   try {
     const [found, infos] = await Promise.all([checkRedis(redis, { keyPrefix }), redis.onMasters('info', ['server'])])
@@ -33,7 +34,7 @@ const speed = async (place: BullMqConnection, keyPrefix: string): Promise<Findin
   }
 }
 
-const queues = async (place: BullMqConnection, prefix: string): Promise<Finding[]> => {
+const queues = async (place: RedisPlace, prefix: string): Promise<Finding[]> => {
   const { waiting, active, failed: lost } = await countJobs(place, prefix)
   return [ok('job queues', `BullMQ under ${prefix}: ${waiting} waiting, ${active} running, ${lost} failed`)]
 }

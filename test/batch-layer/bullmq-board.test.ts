@@ -1,11 +1,12 @@
 /** Bull Board behind the admin key: who sees it, that it changes nothing, that it loads nothing from elsewhere. */
+
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { openBullMqBoard } from '../../batch-layer/bullmq-board.ts'
-import type { BullMqConnection } from '../../batch-layer/bullmq-connection.ts'
 import { openBullMqScheduler } from '../../batch-layer/bullmq-scheduler.ts'
 import { createApp, type FastifyInstance, requireScope } from '../../http/app.ts'
 import { newKey } from '../../http/auth.ts'
 import type { Scheduler } from '../../model/ports/scheduler.ts'
+import type { RedisPlace } from '../../model/redis-place.ts'
 import { newPrefix, removeKeys, SERVERS, until } from './bullmq-support.ts'
 
 const admin = newKey('admin', ['admin'])
@@ -14,7 +15,7 @@ const bearer = (token: string) => ({ authorization: `Bearer ${token}` })
 
 for (const { name, connection } of SERVERS)
   describe.skipIf(connection === null)(`Bull Board, ${name}`, () => {
-    const server = connection as BullMqConnection
+    const server = connection as RedisPlace
     let prefix = ''
     let app: FastifyInstance
     let scheduler: Scheduler

@@ -1,8 +1,9 @@
 /** BullMQ where Redis is not one plain server: behind Sentinels, which put another master in place, and behind TLS. */
+
 import { afterEach, describe, expect, it } from 'vitest'
-import type { BullMqConnection } from '../../batch-layer/bullmq-connection.ts'
 import { openBullMqScheduler } from '../../batch-layer/bullmq-scheduler.ts'
 import type { Job, Scheduler } from '../../model/ports/scheduler.ts'
+import type { RedisPlace } from '../../model/redis-place.ts'
 import {
   type Certificate,
   hasOpenssl,
@@ -20,7 +21,7 @@ describe.skipIf(service('REDIS_URL') === null)('BullMQ', () => {
     for (const close of closing.splice(0).reverse()) await close()
   })
   /** A scheduler that works, with two that only ask. `views`: whose jobs ran, in order. */
-  const openJobs = async (connection: BullMqConnection) => {
+  const openJobs = async (connection: RedisPlace) => {
     const views: string[] = []
     const alarms: unknown[] = []
     const common = { connection, drainMs: 500, healMs: 500, lockMs: 2_000, alarm: (e: unknown) => void alarms.push(e) }

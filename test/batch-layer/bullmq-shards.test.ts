@@ -1,7 +1,8 @@
 /** Recomputes whose shards run on several processes over BullMQ, and jobs that run twice at once: the published cells equal plain SQL. */
+
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { adoptViews } from '../../batch-layer/adopt.ts'
-import { type BullMqConnection, connect, shardQueue } from '../../batch-layer/bullmq-connection.ts'
+import { connect, shardQueue } from '../../batch-layer/bullmq-connection.ts'
 import { openBullMqScheduler } from '../../batch-layer/bullmq-scheduler.ts'
 import { openBullMqShardRunner, type ShardRunnerOptions } from '../../batch-layer/bullmq-shard-runner.ts'
 import { openBullMqShardWorker, type ShardWorkerOptions } from '../../batch-layer/bullmq-shard-worker.ts'
@@ -12,13 +13,14 @@ import { recompute } from '../../batch-layer/recompute.ts'
 import { decodeJob, runShard, type WorkerRunner } from '../../batch-layer/shard.ts'
 import { WeirError } from '../../model/errors.ts'
 import type { JobAction, Scheduler } from '../../model/ports/scheduler.ts'
+import type { RedisPlace } from '../../model/redis-place.ts'
 import { rng } from '../support/orders.ts'
 import { newPrefix, removeKeys, SERVERS, startChild, until } from './bullmq-support.ts'
 import { byHour, openWorld, type TestView, type World } from './support.ts'
 
 for (const { name, connection } of SERVERS)
   describe.skipIf(connection === null)(`recompute over BullMQ, ${name}`, () => {
-    const server = connection as BullMqConnection
+    const server = connection as RedisPlace
     let w: World
     let prefix = ''
     let closers: { close(): Promise<void> }[] = []

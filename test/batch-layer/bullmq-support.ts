@@ -1,17 +1,19 @@
 /** BullMQ for tests: the servers of the environment, and a prefix per test that is removed afterwards. */
+
 import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import type { Cluster, Redis } from 'ioredis'
-import { type BullMqConnection, connect } from '../../batch-layer/bullmq-connection.ts'
+import { connect } from '../../batch-layer/bullmq-connection.ts'
+import type { RedisPlace } from '../../model/redis-place.ts'
 import { service } from '../support/services.ts'
 
-export const SERVERS: { name: string; connection: BullMqConnection | null }[] = [
+export const SERVERS: { name: string; connection: RedisPlace | null }[] = [
   { name: 'single Redis', connection: one('REDIS_URL', (url) => ({ url })) },
   { name: 'Redis Cluster', connection: one('REDIS_CLUSTER', (list) => ({ cluster: list.split(',') })) },
 ]
 
-function one(name: 'REDIS_URL' | 'REDIS_CLUSTER', of: (value: string) => BullMqConnection): BullMqConnection | null {
+function one(name: 'REDIS_URL' | 'REDIS_CLUSTER', of: (value: string) => RedisPlace): RedisPlace | null {
   const value = service(name)
   return value === null ? null : of(value)
 }
@@ -19,7 +21,7 @@ function one(name: 'REDIS_URL' | 'REDIS_CLUSTER', of: (value: string) => BullMqC
 export const newPrefix = (): string => `{weir-test-${crypto.randomUUID().slice(0, 8)}}`
 
 /** Removes all keys that begin with a prefix. */
-export const removeKeys = async (connection: BullMqConnection, prefix: string): Promise<void> => {
+export const removeKeys = async (connection: RedisPlace, prefix: string): Promise<void> => {
   const client = await connect(connection, 'calls', () => undefined)
   try {
     const masters: Redis[] = 'nodes' in client ? (client as Cluster).nodes('master') : [client as Redis]
@@ -55,7 +57,7 @@ export const until = async <T>(
 /** A process that does what bullmq-child.ts says; the lines that it said so far. */
 export const startChild = (
   kind: 'jobs' | 'shards',
-  connection: BullMqConnection,
+  connection: RedisPlace,
   prefix: string,
   engineVersion = '',
 ): { said: string[]; kill(): void } => {

@@ -1,10 +1,12 @@
 /** Several processes on one BullMQ: what the scheduler's contract does not see, for it has one process. */
+
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { type BullMqConnection, connect } from '../../batch-layer/bullmq-connection.ts'
+import { connect } from '../../batch-layer/bullmq-connection.ts'
 import { shown } from '../../batch-layer/bullmq-job.ts'
 import { type BullMqSchedulerOptions, openBullMqScheduler } from '../../batch-layer/bullmq-scheduler.ts'
 import { WeirError } from '../../model/errors.ts'
 import type { Job, JobRequest, Scheduler } from '../../model/ports/scheduler.ts'
+import type { RedisPlace } from '../../model/redis-place.ts'
 import { newPrefix, removeKeys, SERVERS, startChild, until } from './bullmq-support.ts'
 
 const extend = (view: string): JobRequest => ({ view, action: 'extend' })
@@ -15,7 +17,7 @@ type Call = { node: string; view: string; signal: AbortSignal; end(): void; fail
 
 for (const { name, connection } of SERVERS)
   describe.skipIf(connection === null)(`BullMQ scheduler, several processes, ${name}`, () => {
-    const server = connection as BullMqConnection
+    const server = connection as RedisPlace
     let prefix = ''
     let opened: Scheduler[] = []
     let calls: Call[] = []

@@ -1,5 +1,5 @@
 /**
- * Stored values of the LMDB speed store: one format byte, a checksum, the content.
+ * Values as both speed stores keep them, in LMDB and in Redis: one format byte, a checksum, the content.
  * Invariant: what decodes is what was written under this key. Damage reads as missing (null), since all of it can be rebuilt;
  * a newer format throws.
  */
