@@ -1,6 +1,7 @@
 /**
- * `npm run oracle:cluster -- [--schedules N] [--from S] [--per-world K] [--redis-cluster] [--trace]`: random schedules on real servers
- * (`npm run services -- start`, then its environment). It kills and empties those servers: give it some of its own.
+ * `npm run oracle:cluster -- [--schedules N] [--from S] [--per-world K] [--redis-cluster] [--trace] [--jobs J]`: random schedules on real
+ * servers (`npm run services -- start`, then its environment). It kills and empties those servers: give it some of its own; with `--jobs`
+ * it starts and stops them by itself, so many sets as worlds that run at once.
  * Exits 1 on any difference; the seed of a world replays its choices (not its timing).
  */
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -9,6 +10,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { random } from '../../cli/random.ts'
 import { openEngine } from '../../engine/engine.ts'
+import { runJobs } from './jobs.ts'
 import { places } from './processes.ts'
 import { openServers, runSchedule } from './steps.ts'
 import { openClusterWorld } from './world.ts'
@@ -20,10 +22,16 @@ const { values } = parseArgs({
     'per-world': { type: 'string', default: '10' },
     'redis-cluster': { type: 'boolean', default: false },
     trace: { type: 'boolean', default: false },
+    jobs: { type: 'string' },
   },
 })
 const schedules = Number(values.schedules)
 const perWorld = Number(values['per-world'])
+if (values.jobs !== undefined) {
+  const args = [...(values['redis-cluster'] ? ['--redis-cluster'] : []), ...(values.trace ? ['--trace'] : [])]
+  const from = Number(values.from)
+  process.exit((await runJobs({ jobs: Number(values.jobs), schedules, from, perWorld, args })) ? 0 : 1)
+}
 const totals = { schedules: 0, answers: 0, acknowledged: 0, foreign: 0, refusals: {} as Record<string, number> }
 
 for (let seed = Number(values.from); totals.schedules < schedules; seed++) {

@@ -25,7 +25,7 @@ const answers = (program: string, args: string[]): Promise<boolean> =>
   )
 
 /** Why a reader cannot be made ready on this machine; null when it can. */
-export const missing = async (reader: 'delta-rs' | 'spark'): Promise<string | null> => {
+const missing = async (reader: 'delta-rs' | 'spark'): Promise<string | null> => {
   const usable = 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))'
   if (!(await answers('python3', ['-c', usable]))) return 'there is no Python 3.10 or newer with venv (python3)'
   if (reader === 'delta-rs') return null
@@ -67,4 +67,11 @@ export const sparkJars = async (): Promise<string[]> => {
   return readdirSync(folder)
     .filter((name) => name.endsWith('.jar'))
     .map((name) => join(folder, name))
+}
+
+/** Installs what a reader needs, unless it is there; why this machine cannot have it, or null. */
+export const prepare = async (reader: 'delta-rs' | 'spark'): Promise<string | null> => {
+  const reason = await missing(reader)
+  if (reason === null) await Promise.all(reader === 'spark' ? [python('spark'), sparkJars()] : [python('delta')])
+  return reason
 }

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Dialect } from './aggregates.ts'
-import { missing, python, sparkJars } from './cache.ts'
+import { python, sparkJars } from './cache.ts'
 
 export type Request = {
   /** Folder or s3:// address of the table. */
@@ -29,10 +29,8 @@ export type Reader = {
 /** How long one table may take; Spark's first includes its start. */
 const DEADLINE_MS = 300_000
 
-/** Prepares and starts a reader; a text when this machine cannot have it. */
-export const openReader = async (name: Reader['name']): Promise<Reader | string> => {
-  const reason = await missing(name)
-  if (reason !== null) return reason
+/** Starts a reader that was prepared. */
+export const openReader = async (name: Reader['name']): Promise<Reader> => {
   if (name === 'delta-rs') return start(name, 'datafusion', await python('delta'), 'read_delta.py', {})
   // The jars must be there when the Java process starts: settings of the session come too late for them.
   // So short a run does not earn back what the optimizing compiler costs.

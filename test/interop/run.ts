@@ -1,6 +1,6 @@
 /**
- * `npm run interop`: fills lakes through the product, in a folder and on S3, and has delta-rs and Spark read every table at every
- * stage. One line per check; exit 1 on any difference.
+ * `npm run interop [-- --no-spark] [--install]`: fills lakes through the product, in a folder and on S3, and has delta-rs and Spark read
+ * every table at every stage. One line per check; exit 1 on any difference. With `--install` it makes the readers ready, and stops there.
  */
 import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -11,10 +11,13 @@ import { openEngine } from '../../engine/engine.ts'
 import { openFolderStore } from '../../lake/folder-object-store.ts'
 import { testBucket } from '../lake/s3-support.ts'
 import { service } from '../support/services.ts'
+import { prepare } from './cache.ts'
 import { openReader, type Reader } from './reader.ts'
 import { type Place, showAll } from './stages.ts'
 
-const { values } = parseArgs({ options: { 'no-spark': { type: 'boolean', default: false } } })
+const { values } = parseArgs({
+  options: { 'no-spark': { type: 'boolean', default: false }, install: { type: 'boolean', default: false } },
+})
 
 const folder = await mkdtemp(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'weir-interop-'))
 const engine = await openEngine({ threads: 1, memoryLimit: '512MB' })
@@ -57,11 +60,14 @@ const places = async (): Promise<Place[]> => {
 }
 
 try {
-  for (const name of values['no-spark'] ? (['delta-rs'] as const) : (['delta-rs', 'spark'] as const)) {
-    const reader = await openReader(name)
-    if (typeof reader !== 'string') readers.push(reader)
-    else if (process.env.CI) report(false, `${name} must be read with here`, [reader])
-    else console.log(`skip ${name}: ${reader}`)
+  const names = values['no-spark'] ? (['delta-rs'] as const) : (['delta-rs', 'spark'] as const)
+  const reasons = await Promise.all(names.map(prepare))
+  for (const [i, name] of names.entries()) {
+    const reason = reasons[i]!
+    if (reason === null && values.install) report(true, `${name} is ready`)
+    else if (reason === null) readers.push(await openReader(name))
+    else if (process.env.CI) report(false, `${name} must be read with here`, [reason])
+    else console.log(`skip ${name}: ${reason}`)
   }
   if (readers.length > 0)
     for (const place of await places())

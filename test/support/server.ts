@@ -52,6 +52,7 @@ export const startServer = async (options: {
   args?: string[]
   env?: Record<string, string>
   ready?: boolean
+  deadlineMs?: number
 }): Promise<Server> => {
   if (!existsSync(MAIN)) throw new Error(`${MAIN} is missing: run npm run build`)
   const port = options.port ?? (await freePort())
@@ -80,7 +81,7 @@ export const startServer = async (options: {
     await exit
   }
   try {
-    await until('the server', 60_000, async () => {
+    await until('the server', options.deadlineMs ?? 60_000, async () => {
       if (ended) return true
       const { status } = await fetch(`${url}${options.ready === false ? '/healthz' : '/readyz'}`)
       return status === 200 ? true : undefined
