@@ -4,7 +4,7 @@
  */
 import type { Request } from './kafka-connections.ts'
 import { refuse } from './kafka-errors.ts'
-import { newReader, newWriter } from './kafka-wire.ts'
+import { newReader, newWriter, type Reader, type Writer } from './kafka-wire.ts'
 
 const READ_COMMITTED = 1
 const CONSUMER = -1
@@ -151,74 +151,57 @@ export const fetchRequest = (ask: FetchAsk): Request<Fetched> => {
 export const LATEST = -1
 export const EARLIEST = -2
 
-/** `timeMs`: the first offset whose record is at least as late; LATEST, EARLIEST: the log's ends. Offset −1: none. */
-export const offsetRequest = (
-  topic: string,
-  partition: number,
-  timeMs: number,
-): Request<{ offset: number; timeMs: number }> => {
+/** A question about one partition, known by its topic's name: `head` stands before the topics, `say` is asked of the partition, `hear` reads its answer. */
+const askOne = <T extends { error: number }>(
+  api: { apiKey: number; apiVersion: number; apiName: string },
+  [topic, partition]: [topic: string, partition: number],
+  what: string,
+  { head, say, hear }: { head(w: Writer): unknown; say(w: Writer): unknown; hear(r: Reader): T },
+): Request<Omit<T, 'error'>> => {
   const w = newWriter()
-  w.int32(CONSUMER).int8(READ_COMMITTED)
-  w.array([topic], () => {
-    w.string(topic).array([partition], () => w.int32(partition).int32(-1).int64(timeMs))
-  })
+  head(w)
+  w.array([topic], () => void w.string(topic).array([partition], () => say(w.int32(partition).int32(-1))))
   return {
-    apiKey: 2,
-    apiVersion: 5,
-    apiName: 'ListOffsets',
+    ...api,
     body: w.done(),
     decode: (payload) => {
       const r = newReader(payload)
       r.int32() // throttle
       const answers = r.array(() => {
         r.string()
-        return r.array(() => {
-          r.int32() // partition
-          const error = r.int16()
-          const at = { error, timeMs: r.int64(), offset: r.int64() }
-          r.int32() // leader epoch
-          return at
-        })
+        return r.array(() => hear(r))
       })
-      const { error, ...at } = answers.flat()[0]!
-      refuse(error, `the offsets of ${topic}/${partition}`)
-      return at
+      const { error, ...answer } = answers.flat()[0]!
+      refuse(error, `${what} of ${topic}/${partition}`)
+      return answer
     },
   }
 }
 
-/** The latest epoch that is not after `epoch`, and where it ends (exclusive); epoch −1: no such epoch. */
-export const epochEndRequest = (
-  topic: string,
-  partition: number,
-  epoch: number,
-): Request<{ epoch: number; endOffset: number }> => {
-  const w = newWriter()
-  w.int32(CONSUMER).array([topic], () => {
-    w.string(topic).array([partition], () => w.int32(partition).int32(-1).int32(epoch))
-  })
-  return {
-    apiKey: 23,
-    apiVersion: 3,
-    apiName: 'OffsetForLeaderEpoch',
-    body: w.done(),
-    decode: (payload) => {
-      const r = newReader(payload)
-      r.int32() // throttle
-      const answers = r.array(() => {
-        r.string()
-        return r.array(() => {
-          const error = r.int16()
-          r.int32() // partition
-          return { error, epoch: r.int32(), endOffset: r.int64() }
-        })
-      })
-      const { error, ...end } = answers.flat()[0]!
-      refuse(error, `the epochs of ${topic}/${partition}`)
-      return end
+/** `timeMs`: the first offset whose record is at least as late; LATEST, EARLIEST: the log's ends. Offset −1: none. */
+export const offsetRequest = (topic: string, partition: number, timeMs: number) =>
+  askOne({ apiKey: 2, apiVersion: 5, apiName: 'ListOffsets' }, [topic, partition], 'the offsets', {
+    head: (w) => w.int32(CONSUMER).int8(READ_COMMITTED),
+    say: (w) => w.int64(timeMs),
+    hear: (r) => {
+      r.int32() // partition
+      const at = { error: r.int16(), timeMs: r.int64(), offset: r.int64() }
+      r.int32() // leader epoch
+      return at
     },
-  }
-}
+  })
+
+/** The latest epoch that is not after `epoch`, and where it ends (exclusive); epoch −1: no such epoch. */
+export const epochEndRequest = (topic: string, partition: number, epoch: number) =>
+  askOne({ apiKey: 23, apiVersion: 3, apiName: 'OffsetForLeaderEpoch' }, [topic, partition], 'the epochs', {
+    head: (w) => w.int32(CONSUMER),
+    say: (w) => w.int32(epoch),
+    hear: (r) => {
+      const error = r.int16()
+      r.int32() // partition
+      return { error, epoch: r.int32(), endOffset: r.int64() }
+    },
+  })
 
 /** Appends one record batch with acks = all; `appendTimeMs` is null where the topic keeps the producer's times. */
 export const produceRequest = (
