@@ -1,27 +1,12 @@
 /** The Redis speed store behind Sentinels: the master is killed, its replica takes over, the store goes on. */
 import { describe, expect, it } from 'vitest'
-import type { Header } from '../../model/ports/speed-store.ts'
-import { genesis } from '../../model/position.ts'
 import { checkRedis } from '../../speed-layer/redis-check.ts'
 import { openRedis } from '../../speed-layer/redis-client.ts'
 import { openRedisSpeedStore } from '../../speed-layer/redis-speed-store.ts'
-import { emptyEpoch } from '../../speed-layer/store-rules.ts'
 import { until } from '../support/server.ts'
 import { service } from '../support/services.ts'
 import { type Certificate, hasOpenssl, openCertificate, openSentinelGroup } from './redis-sentinel.ts'
-
-const KEY = { dataset: 'orders', partition: 0 }
-const V = '1111111111111111'
-const G = genesis('log-a')
-const fresh: Header = {
-  formatVersion: 1,
-  position: G,
-  counted: 0,
-  duplicate: 0,
-  dead: 0,
-  watermarkUs: null,
-  views: { [V]: { epochs: [emptyEpoch(G)], retiring: [] } },
-}
+import { fresh, KEY, V } from './redis-steps.ts'
 
 describe.skipIf(service('REDIS_URL') === null)('the speed store behind a Sentinel', () => {
   const follows = async (certificate?: Certificate): Promise<void> => {

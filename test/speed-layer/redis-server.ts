@@ -18,7 +18,9 @@ export type RedisServer = {
   kill(): Promise<void>
   /** Starts it again: with its data, with none, or with those of an earlier `copy`. */
   start(data?: 'kept' | 'none' | { copy: string }): Promise<void>
-  /** A copy of its append-only file as it is now. */
+  /** Resolves once all that it has answered is in its append-only file: a write waits while another one is being flushed. */
+  written(): Promise<void>
+  /** A copy of its append-only file, with all that it has answered. */
   copy(): Promise<string>
   remove(): Promise<void>
 }
@@ -54,6 +56,11 @@ export const openRedisServer = async (settings: string[] = [], givenPort?: numbe
       return (await client.ping()) === 'PONG' ? true : undefined
     })
   }
+  const written = async (): Promise<void> => {
+    await until('the append-only file', 20_000, async () =>
+      /aof_buffer_length:0\r[\s\S]*aof_pending_bio_fsync:0\r/.test(await client.info('persistence')) ? true : undefined,
+    )
+  }
   const opened = start()
   client.connect().catch(() => undefined)
   await opened
@@ -65,7 +72,9 @@ export const openRedisServer = async (settings: string[] = [], givenPort?: numbe
     signal: (name) => void child?.kill(name),
     kill,
     start,
+    written,
     copy: async () => {
+      await written()
       const target = join(folder, `copy-${copies++}`)
       await cp(data, target, { recursive: true })
       return target
