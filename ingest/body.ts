@@ -5,6 +5,7 @@
 import { Readable } from 'node:stream'
 import { createGunzip } from 'node:zlib'
 import { WeirError } from '../model/errors.ts'
+import type { Buffers } from './buffers.ts'
 import { aborted, badGzip, badRatio, overload, tooLarge } from './errors.ts'
 
 /** Bytes of all requests being taken in. `reserve` gives back false, and takes nothing, above the limit. */
@@ -34,7 +35,8 @@ const NEWLINE = 10
 
 /**
  * The whole body, unzipped when it is gzip (by `gzip`, or by its first two bytes, which no JSON text has), and ended by
- * a newline (one is added if need be). `held` is told of every byte that counts against the budget. Throws
+ * a newline (one is added if need be). `held` is told of every byte that counts against the budget. A body of several
+ * chunks lies in the buffer that was last taken of `buffers`, which is the caller's to give back. Throws
  * WEIR_INGEST_TOO_LARGE, _RATIO, _BAD_GZIP, _ABORTED, _OVERLOAD; whatever it throws, it holds nothing any more.
  */
 export const readBody = async (
@@ -43,6 +45,7 @@ export const readBody = async (
   limits: BodyLimits,
   budget: Budget,
   held: (bytes: number) => void,
+  buffers: Buffers,
 ): Promise<Buffer> => {
   const take = (bytes: number): void => {
     if (!budget.reserve(bytes)) throw overload(budget.limit)
@@ -53,12 +56,12 @@ export const readBody = async (
     if (!zipped) {
       if (source.byteLength > limits.bodyBytes) throw tooLarge(limits.bodyBytes)
       take(source.byteLength)
-      return endWithNewline(Buffer.from(source.buffer, source.byteOffset, source.byteLength))
+      return endWithNewline(bufferOf(source))
     }
-    return collect(inflate(only(source), limits), limits, take)
+    return collect(inflate(only(source), limits), limits, take, buffers)
   }
-  const { first, all } = await peek(source)
-  return collect(gzip || isGzip(first) ? inflate(all, limits) : all, limits, take)
+  const { zipped, all } = await peek(source)
+  return collect(gzip || zipped ? inflate(all, limits) : all, limits, take, buffers)
 }
 
 const isGzip = (bytes: Uint8Array): boolean => bytes.byteLength >= 2 && bytes[0] === 0x1f && bytes[1] === 0x8b
@@ -67,10 +70,10 @@ async function* only(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
   yield bytes
 }
 
-/** The first bytes (two at least, if there are so many), and an iterable that begins with them. */
+/** Whether the first bytes (two at least, if there are so many) are those of gzip, and an iterable that begins with them. */
 const peek = async (
   source: AsyncIterable<Uint8Array>,
-): Promise<{ first: Uint8Array; all: AsyncIterable<Uint8Array> }> => {
+): Promise<{ zipped: boolean; all: AsyncIterable<Uint8Array> }> => {
   const iterator = source[Symbol.asyncIterator]()
   let first: Uint8Array = new Uint8Array(0)
   while (first.byteLength < 2) {
@@ -80,7 +83,9 @@ const peek = async (
   }
   const all = async function* (): AsyncGenerator<Uint8Array> {
     try {
-      if (first.byteLength > 0) yield first
+      const chunk = first
+      first = new Uint8Array(0)
+      if (chunk.byteLength > 0) yield chunk
       for (;;) {
         const next = await nextOf(iterator)
         if (next.done) return
@@ -90,7 +95,7 @@ const peek = async (
       await iterator.return?.()
     }
   }
-  return { first, all: all() }
+  return { zipped: isGzip(first), all: all() }
 }
 
 const nextOf = async (iterator: AsyncIterator<Uint8Array>): Promise<IteratorResult<Uint8Array>> => {
@@ -101,35 +106,47 @@ const nextOf = async (iterator: AsyncIterator<Uint8Array>): Promise<IteratorResu
   }
 }
 
+/** Each chunk is copied as it comes, so that it dies young; the only chunk of a small body is taken as it is. */
 const collect = async (
   chunks: AsyncIterable<Uint8Array>,
   limits: BodyLimits,
   take: (bytes: number) => void,
+  buffers: Buffers,
 ): Promise<Buffer> => {
-  const parts: Uint8Array[] = []
+  let only: Uint8Array | undefined
+  let whole: Buffer | undefined
   let total = 0
+  const add = (chunk: Uint8Array, at: number): void => {
+    if (whole === undefined || at + chunk.byteLength >= whole.byteLength) {
+      // One byte more than there is, for the last newline.
+      const larger = buffers.take(at + chunk.byteLength + 1)
+      if (whole !== undefined) {
+        whole.copy(larger, 0, 0, at)
+        buffers.give(whole)
+      }
+      whole = larger
+    }
+    whole.set(chunk, at)
+  }
   for await (const chunk of chunks) {
     if (chunk.byteLength === 0) continue
+    const at = total
     total += chunk.byteLength
     if (total > limits.bodyBytes) throw tooLarge(limits.bodyBytes)
     take(chunk.byteLength)
-    parts.push(chunk)
+    if (at === 0) only = chunk
+    else {
+      if (only !== undefined) add(only, 0)
+      only = undefined
+      add(chunk, at)
+    }
   }
-  if (parts.length === 1) {
-    const [part] = parts as [Uint8Array]
-    return endWithNewline(Buffer.from(part.buffer, part.byteOffset, part.byteLength))
-  }
-  const last = parts.at(-1)
-  const ended = last !== undefined && last[last.byteLength - 1] === NEWLINE
-  const whole = Buffer.allocUnsafe(total + (ended ? 0 : 1))
-  let at = 0
-  for (const part of parts) {
-    whole.set(part, at)
-    at += part.byteLength
-  }
-  if (!ended) whole[at] = NEWLINE
-  return whole
+  if (whole === undefined) return endWithNewline(only === undefined ? Buffer.alloc(0) : bufferOf(only))
+  if (whole[total - 1] !== NEWLINE) whole[total++] = NEWLINE
+  return whole.subarray(0, total)
 }
+
+const bufferOf = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
 const endWithNewline = (bytes: Buffer): Buffer => {
   if (bytes[bytes.byteLength - 1] === NEWLINE) return bytes

@@ -11,6 +11,7 @@ import type { EventLog } from '../model/ports/event-log.ts'
 import type { RejectStore } from '../model/ports/rejects.ts'
 import type { Settings } from '../model/settings.ts'
 import { newBudget, readBody } from './body.ts'
+import { openBuffers } from './buffers.ts'
 import type { Asked, Rejected } from './decide.ts'
 import { badKey, overload, stopping, tooLarge, unknownDataset } from './errors.ts'
 import { frame } from './frame.ts'
@@ -66,6 +67,9 @@ const RAW_BYTES = 16 * 1024
 /** Rejected events are handed to the store in pieces, so that one bad request does not hold up the others. */
 const REJECTS_AT_ONCE = 1_000
 
+/** Memory of bodies that is kept for later ones. */
+const KEPT_BYTES = 32 * 1024 * 1024
+
 /** Fresh keys: random once for each process, then counted. Drawing random bytes for each request costs more than hashing. */
 const FRESH = randomBytes(16).toString('hex')
 let fresh = 0
@@ -76,6 +80,7 @@ export const openDoor = async (options: DoorOptions): Promise<Door> => {
   const now = options.now ?? Date.now
   // One whole body fits when nothing else is under way, whatever the settings: else it would be refused for ever.
   const budget = newBudget(Math.max(settings.inFlightBytes, settings.bodyBytes))
+  const buffers = openBuffers(KEPT_BYTES)
   const observers: DoorObserver[] = []
   const lanes = new Map<string, { lane: Lane; dataset: Dataset; partitions: number }>()
   for (const dataset of options.datasets) {
@@ -125,9 +130,23 @@ export const openDoor = async (options: DoorOptions): Promise<Door> => {
     if (idempotencyKey !== undefined && !/^[\x20-\x7e]{1,255}$/.test(idempotencyKey)) throw badKey()
     let held = 0
     try {
-      const bytes = await readBody(body, how.gzip ?? false, settings, budget, (n) => {
-        held += n
-      })
+      let lent: Buffer | undefined
+      const bytes = await readBody(
+        body,
+        how.gzip ?? false,
+        settings,
+        budget,
+        (n) => {
+          held += n
+        },
+        {
+          take: (n) => {
+            lent = buffers.take(n)
+            return lent
+          },
+          give: buffers.give,
+        },
+      )
       const began = performance.now()
       const framed = frame(bytes, how.ndjson ?? false, settings)
       const asked: Asked = {
@@ -145,6 +164,8 @@ export const openDoor = async (options: DoorOptions): Promise<Door> => {
       const { accepted, rejected } = verdict
       for (const o of observers) o.answered(name, accepted, rejected.length, bytes.byteLength, seconds)
       if (rejected.length > 0) await keep(name, rejected)
+      // Only now does nobody read it any more. After an error the log might: then it is not used again.
+      if (lent !== undefined) buffers.give(lent)
       return outcomeOf(name, accepted, rejected, positions)
     } finally {
       budget.release(held)

@@ -36,15 +36,19 @@ export const fingerprintOf = (before: Position, record: NewRecord, appendTimeMs:
 const checksum = (bytes: Buffer, key: string): number =>
   crc32(bytes.subarray(8), crc32(bytes.subarray(0, 4), crc32(key)))
 
-/** Encodes records that follow `before`; returns the stored bytes and the position after the last record. */
+/**
+ * Encodes records that follow `before`; returns the stored bytes, in memory from `alloc`, and the position after the last
+ * record.
+ */
 export const encodeBlock = (
   key: string,
   before: Position,
   records: { record: NewRecord; appendTimeMs: number }[],
+  alloc: (size: number) => Buffer = Buffer.allocUnsafe,
 ): { bytes: Buffer; after: Position } => {
   const dataAt = HEADER + records.length * ENTRY
   const size = records.reduce((sum, r) => sum + r.record.bytes.byteLength, dataAt)
-  const bytes = Buffer.allocUnsafe(size)
+  const bytes = alloc(size)
   bytes[0] = BLOCK_FORMAT
   bytes[1] = NDJSON
   bytes.writeUInt16LE(0, 2)

@@ -35,6 +35,9 @@ type Job = { bytes: number; write: () => () => void; fail: (error: unknown) => v
 /** Less than this left beyond a group's bytes (its pages and the tree above them) means that the disk is full. */
 const FULL_MARGIN_BYTES = 1024 * 1024
 
+/** A block that is larger than this gets memory of its own. */
+const SCRATCH_BYTES = 2 * 1024 * 1024
+
 /** Bytes of one group commit; more waits for the next one. */
 const GROUP_BYTES = 16 * 1024 * 1024
 
@@ -51,6 +54,7 @@ export const openAppender = (db: LogDatabase, options: AppenderOptions): Appende
   let committing: Promise<void> | undefined
   let isOpen = true
   let failed: unknown
+  const scratch = newScratch()
 
   const commitGroup = async (): Promise<void> => {
     const group: Job[] = []
@@ -127,7 +131,7 @@ export const openAppender = (db: LogDatabase, options: AppenderOptions): Appende
       const bytes = records.reduce((sum, r) => sum + r.bytes.byteLength, 0)
       return enqueue(
         bytes,
-        () => appendInTransaction(db, options, dataset, partition, records),
+        () => appendInTransaction(db, options, dataset, partition, records, scratch),
         () => options.committed(dataset, partition),
       )
     },
@@ -172,12 +176,23 @@ const checkRecords = (records: NewRecord[]): void => {
   }
 }
 
+/** Memory that blocks are encoded in, one after the other: inside a transaction, `put` has copied when it returns. */
+const newScratch = (): ((size: number) => Buffer) => {
+  let kept = Buffer.alloc(0)
+  return (size) => {
+    if (size > SCRATCH_BYTES) return Buffer.allocUnsafe(size)
+    if (size > kept.byteLength) kept = Buffer.allocUnsafeSlow(Math.min(SCRATCH_BYTES, 2 * size))
+    return kept.subarray(0, size)
+  }
+}
+
 const appendInTransaction = (
   db: LogDatabase,
   options: AppenderOptions,
   dataset: string,
   partition: number,
   records: NewRecord[],
+  scratch: (size: number) => Buffer,
 ): Position => {
   const state = readState(db, dataset, partition)
   if (state === undefined) throw unknownPartition(dataset, partition)
@@ -201,7 +216,7 @@ const appendInTransaction = (
       taken.push({ record, appendTimeMs })
     }
     const key = blockKey(dataset, partition, end.offset)
-    const block = encodeBlock(JSON.stringify(key), end, taken)
+    const block = encodeBlock(JSON.stringify(key), end, taken, scratch)
     void db.put(key, block.bytes)
     bytes += block.bytes.byteLength
     end = block.after

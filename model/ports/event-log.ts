@@ -63,7 +63,7 @@ export type EventLog = {
   range(dataset: string, partition: number): Promise<LogRange>
   /** Position with `offset`, from the log's own records; null below the log's start or beyond its end (offset 0 of an untrimmed log is genesis). */
   positionAt(dataset: string, partition: number, offset: number): Promise<Position | null>
-  /** Appends in order; resolves, when durable, to the position after the last record. Throws retryable WEIR_LOG_* on overload, a full disk or a clock behind. */
+  /** Appends in order; resolves, when durable, to the position after the last record; then `bytes` are the caller's again. Throws retryable WEIR_LOG_* on overload, a full disk or a clock behind. */
   append(dataset: string, partition: number, records: NewRecord[]): Promise<Position>
   read(dataset: string, partition: number, from: Position, limits: ReadLimits): Promise<ReadResult>
   /** Where the log begins now, for a dataset that is defined on it now; null: at its beginning. Absent: nobody else writes to such a log. */

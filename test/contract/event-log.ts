@@ -67,6 +67,16 @@ export const eventLogContract = (name: string, make: () => Promise<EventLogFixtu
       await expect(log.read('none', 0, start, all)).rejects.toMatchObject(unknown)
     })
 
+    it('has copied the bytes when append resolves', async () => {
+      const own = record()
+      const text = Buffer.from(own.bytes).toString()
+      const end = await append(own)
+      own.bytes.fill(42)
+      await append(record())
+      expect(texts(await log.read('orders', 0, start, all))[0]).toBe(text)
+      expect(end.offset).toBe(1)
+    })
+
     it('appends in order and reads back what was appended', async () => {
       const [a, b, c] = [record('{"a":1}\n'), record('{"b":1}\n{"b":2}\n'), record('{"c":"ü 😀"}\n')]
       const first = await append(a, b)

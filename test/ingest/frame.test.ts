@@ -3,11 +3,14 @@ import { gzipSync } from 'node:zlib'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { newBudget, readBody } from '../../ingest/body.ts'
+import { openBuffers } from '../../ingest/buffers.ts'
 import { frame } from '../../ingest/frame.ts'
 import { depthOf, type Framed, type FrameLimits, frameLines } from '../../ingest/lines.ts'
 import { cutChunks, recordIdOf, recordsByPartition, recordsOfChunks } from '../../ingest/records.ts'
 
 const LIMITS: FrameLimits = { lineBytes: 1 << 20, depth: 64, eventsPerRequest: 100_000 }
+// So small that bodies outgrow them.
+const buffers = openBuffers(1e6, 4)
 const KEY = { text: 'k', unique: false }
 const body = (text: string): Buffer => Buffer.from(`${text}\n`)
 const linesOf = (framed: Framed): string[] => {
@@ -191,9 +194,11 @@ describe('agreement with JSON.parse', () => {
             }
           }
           let held = 0
-          const bytes = await readBody(chunks(), false, { bodyBytes: 1e6, inflateRatio: 200 }, newBudget(1e6), (n) => {
+          const count = (n: number): void => {
             held += n
-          })
+          }
+          const limits = { bodyBytes: 1e6, inflateRatio: 200 }
+          const bytes = await readBody(chunks(), false, limits, newBudget(1e6), count, buffers)
           expect(held).toBe(plain.byteLength)
           expect(bytes.toString('utf8').trimEnd()).toBe(plain.toString('utf8').trimEnd())
           expect(linesOf(frame(bytes, false, LIMITS)).map((line) => JSON.parse(line) as unknown)).toEqual(
