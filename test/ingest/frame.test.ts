@@ -227,6 +227,14 @@ describe('what form a body has', () => {
   test('a pretty object with something behind it is lines', () => {
     expect(shape('{\n"a":1\n}\n{"b":2}').length).toBe(4)
   })
+  test('more lines than the list of ends has room for at first; an earlier body keeps its own ends', () => {
+    const many = (n: number) => frameLines(body(Array.from({ length: n }, (_, i) => `{"n":${i}}`).join('\n')), LIMITS)
+    const [few, all] = [many(3), many(50_000)]
+    expect(linesOf(few)).toEqual(['{"n":0}', '{"n":1}', '{"n":2}'])
+    expect(linesOf(all).every((line, i) => line === `{"n":${i}}`)).toBe(true)
+    expect(all.total).toBe(50_000)
+  })
+
   test('only the fast way and the careful way of the same lines agree', () => {
     const events = Array.from({ length: 50 }, (_, i) => `{"i":${i},"x":${i % 3 ? '{"y":[1,2]}' : '"[{"'}}`)
     const fast = frameLines(body(events.join('\n')), LIMITS)
