@@ -32,6 +32,8 @@ if (values.jobs !== undefined) {
   const from = Number(values.from)
   process.exit((await runJobs({ jobs: Number(values.jobs), schedules, from, perWorld, args })) ? 0 : 1)
 }
+// Through `exit`, which ends what was started.
+for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1))
 const totals = { schedules: 0, answers: 0, acknowledged: 0, foreign: 0, refusals: {} as Record<string, number> }
 
 for (let seed = Number(values.from); totals.schedules < schedules; seed++) {
@@ -76,3 +78,5 @@ for (let seed = Number(values.from); totals.schedules < schedules; seed++) {
   if (process.exitCode) break
 }
 console.log(JSON.stringify(totals))
+// A world that did not open may hold this process open.
+process.exit()

@@ -45,6 +45,12 @@ export type Server = {
   stop(): Promise<number | null>
 }
 
+const running = new Set<ChildProcess>()
+// Whoever ends early, by a failure or a signal, leaves no process behind.
+process.on('exit', () => {
+  for (const child of running) child.kill('SIGKILL')
+})
+
 export const startServer = async (options: {
   project: string
   data: string
@@ -71,6 +77,8 @@ export const startServer = async (options: {
     ],
     { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...options.env } },
   )
+  running.add(child)
+  child.once('exit', () => running.delete(child))
   let printed = ''
   for (const stream of [child.stdout, child.stderr]) stream?.on('data', (chunk) => (printed += String(chunk)))
   let ended: { code: number | null } | undefined
