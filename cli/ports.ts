@@ -80,10 +80,16 @@ export const openPorts = async (options: WeirOptions, alarms: Alarms, closers: C
     closers.add(() => value.close())
     return value
   }
-  const engineOf = async (): Promise<Engine> =>
-    owned(await openEngine({ memoryLimit: settings.engine.memory, threads: settings.engine.threads }))
-
   const place = storePlace(settings, dataDir)
+  // SQL of the roles reads lake files and scratch, whatever a definition or a query says.
+  const engineOf = async (): Promise<Engine> =>
+    owned(
+      await openEngine({
+        memoryLimit: settings.engine.memory,
+        threads: settings.engine.threads,
+        folders: [place.folder],
+      }),
+    )
   const store = owned(await openObjectStore(place, true))
   const origins = new Map<string, Origin>()
   const late = (error: Error): void => alarms.raise('log/notice', error, NOTICE_MS)

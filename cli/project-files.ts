@@ -45,7 +45,7 @@ export const readProjectFiles = async (folder: string, configFile?: string): Pro
 /** Reads and compiles a project with an engine of its own. */
 export const loadProject = async (folder: string, configFile?: string): Promise<Project> => {
   const files = await readProjectFiles(folder, configFile)
-  const engine = await openEngine({ memoryLimit: '256MB' })
+  const engine = await openEngine({ memoryLimit: '256MB', folders: [] })
   try {
     return await parseProject(files, sqlTools(engine), process.env)
   } finally {

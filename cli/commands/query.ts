@@ -39,7 +39,7 @@ const filtersOf = async (where: string): Promise<Filter[]> => {
     import('../../engine/sql-tools.ts'),
     import('../where.ts'),
   ])
-  const engine = await openEngine({ memoryLimit: '128MB' })
+  const engine = await openEngine({ memoryLimit: '128MB', folders: [] })
   try {
     return await parseWhere(where, sqlTools(engine).parse)
   } finally {

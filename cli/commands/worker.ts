@@ -23,8 +23,10 @@ export const workerCommand = (program: Command): void => {
       const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
       const { value: place, done } = await lines.next()
       if (done) return
-      const store = await openObjectStore(JSON.parse(place) as StorePlace, false)
-      const engine = await openEngine({ memoryLimit: options.memory, threads: Number(options.threads) })
+      const lake = JSON.parse(place) as StorePlace
+      const store = await openObjectStore(lake, false)
+      const limits = { memoryLimit: options.memory, threads: Number(options.threads) }
+      const engine = await openEngine({ ...limits, folders: [lake.folder] })
       const end = (): never => process.exit(0)
       process.on('SIGTERM', () => void engine.close().finally(end))
       for await (const line of { [Symbol.asyncIterator]: () => lines }) {

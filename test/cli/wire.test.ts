@@ -1,6 +1,6 @@
 /** `openWeir` in this process: ports, readiness, dead letters, alarms, busy ports, failed starts, stopping. */
 import { createHash } from 'node:crypto'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -137,4 +137,24 @@ test('a process without a role says so', async () => {
   expect((await client.send('POST', '/v1/events/visits', { body: visit('a', 'blog') })).status).toBe(404)
   const job = await client.send('POST', '/v1/views/visits_by_site/batch/extend', { retry: false })
   expect([404, 503]).toContain(job.status)
+})
+
+test('SQL of no role reaches a file outside lake and scratch, or changes a setting', async () => {
+  const { weir } = await start({})
+  const outside = join(folder, 'secret.csv')
+  await writeFile(outside, 'a\n1\n')
+  await writeFile(join(weir.ports.place.folder, 'inside.csv'), 'a\n1\n')
+  for (const role of ROLES)
+    await weir.ports.of(role).engine.withSession(async (session) => {
+      expect(await session.rows(`SELECT a FROM read_csv('${weir.ports.place.folder}/inside.csv')`)).toHaveLength(1)
+      for (const sql of [
+        `SELECT * FROM read_csv('${outside}')`,
+        `SELECT * FROM '${outside}'`,
+        `SELECT * FROM read_text('${join(weir.ports.place.folder, '..', 'secret.csv')}')`,
+        `COPY (SELECT 1) TO '${join(folder, 'written.csv')}'`,
+        `ATTACH '${join(folder, 'other.db')}'`,
+        'SET enable_external_access = true',
+      ])
+        await expect(session.run(sql), `${role}: ${sql}`).rejects.toThrow(/disabled|locked|not allowed|Permission/i)
+    })
 })
