@@ -8,12 +8,15 @@ import Type, { type Static, type TSchema } from 'typebox'
 const text = (description: string, examples: string[] = []) =>
   Type.String({ default: '', description, ...(examples.length > 0 ? { examples } : {}) })
 const secret = (description: string) => Type.String({ default: '', description, secret: true })
+/** Where a server is: people put passwords into such texts. */
+const place = (description: string, examples: string[] = []) =>
+  Type.String({ default: '', description, place: true, ...(examples.length > 0 ? { examples } : {}) })
 const flag = (description: string) => Type.Boolean({ default: false, description })
 const group = <P extends Record<string, TSchema>>(properties: P) =>
   Type.Object(properties, { additionalProperties: false, default: {} })
 
 export const KafkaSchema = group({
-  brokers: text('brokers of Kafka, host:port with commas; empty: the embedded log', ['kafka-1:9092,kafka-2:9092']),
+  brokers: place('brokers of Kafka, host:port with commas; empty: the embedded log', ['kafka-1:9092,kafka-2:9092']),
   topicPrefix: text('begins the name of each dataset’s topic', ['weir.']),
   group: Type.String({
     default: 'weir',
@@ -44,14 +47,12 @@ export const KafkaSchema = group({
 })
 
 export const RedisSchema = group({
-  url: Type.String({
-    default: '',
-    description:
-      'one Redis server, redis://host:port or rediss:// with TLS; with cluster and sentinels empty too: the embedded speed store',
-    examples: ['redis://redis:6379'],
-  }),
-  cluster: text('some nodes of a Redis Cluster, host:port with commas', ['redis-1:6379,redis-2:6379']),
-  sentinels: text('Redis Sentinels, host:port with commas'),
+  url: place(
+    'one Redis server, redis://host:port or rediss:// with TLS; with cluster and sentinels empty too: the embedded speed store',
+    ['redis://redis:6379'],
+  ),
+  cluster: place('some nodes of a Redis Cluster, host:port with commas', ['redis-1:6379,redis-2:6379']),
+  sentinels: place('Redis Sentinels, host:port with commas'),
   sentinelMaster: text('name of the master that the Sentinels watch', ['mymaster']),
   prefix: Type.String({
     default: 'weir',
@@ -72,8 +73,13 @@ export const S3Schema = group({
     description: 'folder inside the bucket, empty or ending in /',
     examples: ['production/'],
   }),
-  endpoint: text('URL of an S3-compatible store; empty: AWS', ['http://minio:9000']),
-  region: Type.String({ default: 'us-east-1', description: 'region of the bucket' }),
+  endpoint: place('URL of an S3-compatible store; empty: AWS', ['http://minio:9000']),
+  region: Type.String({
+    default: 'us-east-1',
+    pattern: '^[A-Za-z0-9-]{1,63}$',
+    description: 'region of the bucket',
+    examples: ['eu-central-1'],
+  }),
   pathStyle: Type.Enum(['auto', 'on', 'off'], {
     default: 'auto',
     description: 'endpoint/bucket/key instead of bucket.endpoint/key: auto (with an endpoint), on or off',

@@ -6,7 +6,7 @@
  */
 import type { TSchema } from 'typebox'
 import { WeirError } from './errors.ts'
-import { checkYaml, ProjectErrors, readYaml, type YamlFile } from './project-yaml.ts'
+import { checkYaml, nearest, ProjectErrors, readYaml, type YamlFile } from './project-yaml.ts'
 import { type Settings, SettingsSchema } from './settings-schema.ts'
 
 export type { Settings } from './settings-schema.ts'
@@ -35,7 +35,15 @@ const overridden = (
   return s.type === 'integer' && /^-?\d+$/.test(text) ? Number(text) : text
 }
 
-export type SettingName = { path: string; env: string; description: string; default: unknown; secret: boolean }
+export type SettingName = {
+  path: string
+  env: string
+  description: string
+  default: unknown
+  secret: boolean
+  /** Names where a server is. */
+  place: boolean
+}
 
 /** All settings with the environment variable that overrides each and its meaning: what `weir config` prints. */
 export const settingNames = (): SettingName[] => {
@@ -45,10 +53,11 @@ export const settingNames = (): SettingName[] => {
       description?: string
       default?: unknown
       secret?: boolean
+      place?: boolean
     }
     if (s.properties) return Object.entries(s.properties).flatMap(([key, child]) => walk(child, [...path, key]))
-    const { description = '', secret = false } = s
-    return [{ path: path.join('.'), env: envName(path), description, default: s.default, secret }]
+    const { description = '', secret = false, place = false } = s
+    return [{ path: path.join('.'), env: envName(path), description, default: s.default, secret, place }]
   }
   return walk(SettingsSchema, [])
 }
@@ -63,18 +72,39 @@ export const settingOrigin = (text: string, env: Record<string, string | undefin
   return valueAt(file.value, name.path) === undefined ? 'default' : `weir.yaml:${file.lineOf(name.path.split('.'))}`
 }
 
-/** A value as it may be shown: secrets masked, and passwords inside URLs. */
+/** Up to the last @, since a password may hold any sign, also when the text is not what it should be. */
+const masked = (text: string): string => text.replace(/^(.*?:\/\/)?([^:@/]*:).*@/s, '$1$2***@')
+
+/** A value as it may be shown: secrets masked, and passwords inside addresses. */
 export const shownSetting = (name: SettingName, value: unknown): unknown => {
-  if (typeof value !== 'string' || value === '') return value
-  return name.secret ? '***' : value.replace(/(:\/\/[^/@]*:)[^/@]*@/, '$1***@')
+  if (value === '' || value === undefined || value === null) return value
+  if (name.secret) return '***'
+  if (typeof value !== 'string') return value
+  if (name.place) return masked(value).replace(/\?.*$/s, '?***')
+  return value.includes('://') ? masked(value) : value
+}
+
+/** Variables that are not settings: of the command line, and of the project's own tests and benchmarks. */
+const OTHERS =
+  /^WEIR_(URL|API_KEY|LOG_LEVEL|DEBUG|(SERVICES|TEST|BENCH|CHAOS|ORACLE|CLUSTER|INTEROP|STORE|DEDUPE|GOLDEN|SEED)(_\w+)?)$/
+/** What Kubernetes puts into each container for a service named `weir` or `weir-…`. */
+const ORCHESTRATED = /_SERVICE_(HOST|PORT)(_\w+)?$|_PORT_\d+_(TCP|UDP)(_\w+)?$/
+
+/** Variables that look like settings and are none: typing errors, which would else do nothing, in silence. */
+export const strayNames = (env: Record<string, string | undefined>): { name: string; near: string | null }[] => {
+  const known = settingNames().map((s) => s.env)
+  return Object.keys(env)
+    .filter((name) => name.startsWith('WEIR_') && !known.includes(name) && !OTHERS.test(name))
+    .filter((name) => !ORCHESTRATED.test(name) && !/^(tcp|udp):\/\//.test(env[name] ?? ''))
+    .sort()
+    .map((name) => ({ name, near: nearest(name, known) }))
 }
 
 /** Secrets do not belong into a file that is committed and read by many. */
 const secretErrors = (file: YamlFile): WeirError[] =>
   settingNames().flatMap((name) => {
     const value = valueAt(file.value, name.path)
-    const shown = typeof value === 'string' && shownSetting(name, value)
-    if (shown === false || shown === value) return []
+    if (shownSetting(name, value) === value) return []
     return [
       new WeirError({
         code: 'WEIR_MODEL_SECRET',
@@ -109,8 +139,9 @@ export const parseSettings = (
       }),
     ])
   }
-  const filled = nullsRemoved(file.value)
-  const { value, errors } = checkYaml(file, SettingsSchema, overridden(SettingsSchema, filled, env, []))
+  const filled = withoutSecrets(nullsRemoved(file.value))
+  const { value, errors: found } = checkYaml(file, SettingsSchema, overridden(SettingsSchema, filled, env, []))
+  const errors = found.map((error) => blamed(error, env))
   if (errors.length === 0 && !validZone(value.timeZone)) {
     errors.push(
       new WeirError({
@@ -127,6 +158,31 @@ export const parseSettings = (
   errors.push(...secretErrors(file), ...placeErrors(value, file))
   if (errors.length > 0) throw new ProjectErrors(errors)
   return value
+}
+
+/** A bad value of the environment is the variable's fault, not the file's. */
+const blamed = (error: WeirError, env: Record<string, string | undefined>): WeirError => {
+  const name = settingNames().find((n) => (env[n.env] ?? '') !== '' && error.message.startsWith(`${n.path} `))
+  if (name === undefined || error.code !== 'WEIR_MODEL_BAD_VALUE') return error
+  const { code, message, expected, got } = error
+  return new WeirError({ code, message: `${name.env}: ${message}`, expected, got, next: `correct ${name.env}` })
+}
+
+/** Secrets of the file have their own complaint; a value that is also of a wrong kind must not be shown by another one. */
+const withoutSecrets = (value: Record<string, unknown>): Record<string, unknown> => {
+  const kept = structuredClone(value)
+  for (const { path, secret } of settingNames()) {
+    const [group, key] = path.split('.') as [string, string?]
+    const within = kept[group]
+    if (secret && key !== undefined && typeof within === 'object' && within !== null)
+      Reflect.deleteProperty(within, key)
+  }
+  return kept
+}
+
+const isWebUrl = (text: string): boolean => {
+  const url = URL.canParse(text) ? new URL(text) : null
+  return url !== null && /^https?:$/.test(url.protocol) && url.username === '' && url.password === ''
 }
 
 /** What is wrong with the servers named, taken together. */
@@ -156,6 +212,8 @@ const placeErrors = (settings: Settings, file: YamlFile): WeirError[] => {
     bad(['batch', 'scheduler'], 'BullMQ needs Redis.', 'redis.url, redis.cluster or redis.sentinels', 'none')
   if (kafka.mechanism !== 'none' && (kafka.username === '' || kafka.password === ''))
     bad(['kafka'], 'SASL needs a user and a password.', 'kafka.username and WEIR_KAFKA_PASSWORD', 'not both')
+  if (s3.endpoint !== '' && !isWebUrl(s3.endpoint))
+    bad(['s3', 'endpoint'], 's3.endpoint is no URL of a store.', 'http://host:port or https://host', 'another form')
   if ((s3.accessKeyId === '') !== (s3.secretAccessKey === ''))
     bad(
       ['s3'],

@@ -1,8 +1,9 @@
 /** `weir config`: every setting, its value here, where it came from. Invariant: no secret is printed. */
 import type { Command } from 'commander'
-import { settingNames, settingOrigin, shownSetting } from '../../model/settings.ts'
+import { settingNames, settingOrigin, shownSetting, strayNames } from '../../model/settings.ts'
 import { type CommonOptions, jsonOption, projectOptions, readSettings, settingsText, show } from '../context.ts'
-import { table } from '../output.ts'
+import { note, table } from '../output.ts'
+import { strayText } from '../stray.ts'
 
 const valueAt = (settings: unknown, path: string): unknown =>
   path.split('.').reduce<unknown>((v, key) => (v as Record<string, unknown> | undefined)?.[key], settings)
@@ -27,6 +28,7 @@ Examples:
         value: shownSetting(name, valueAt(settings, name.path)),
         origin: settingOrigin(text, process.env, name),
       }))
+      for (const stray of strayNames(process.env)) note(strayText(stray))
       show(options, rows, () =>
         table(
           [{ name: 'setting' }, { name: 'value' }, { name: 'from' }, { name: 'environment' }, { name: 'meaning' }],

@@ -22,8 +22,10 @@ export const failed = (check: string, error: unknown): Finding => {
       [error.message, error.got === undefined ? '' : `(${error.got})`, `[${error.code}]`].filter(Boolean).join(' '),
       error.next ?? 'see docs/errors.md',
     )
-  const code = (error as NodeJS.ErrnoException | null)?.code
-  return problem(check, `the check failed: ${code ?? (error as Error | null)?.name ?? 'unknown'}`, 'see the settings')
+  const { code, path } = (error ?? {}) as NodeJS.ErrnoException
+  const kind = code ?? (error as Error | null)?.name ?? 'unknown'
+  // A file that cannot be read, as one of authorities: its name is a setting, not a secret.
+  return problem(check, `the check failed: ${kind}${path === undefined ? '' : ` ${path}`}`, 'see the settings')
 }
 
 /** Deadline of all that is asked of one server, ms. */

@@ -11,7 +11,7 @@ import { isLoopback } from '../../http/auth.ts'
 import { openFolderKeys } from '../../http/folder-keys.ts'
 import { formatError } from '../../model/errors.ts'
 import { type Project, ProjectErrors } from '../../model/project.ts'
-import type { Settings } from '../../model/settings.ts'
+import { type Settings, strayNames } from '../../model/settings.ts'
 import { usesKafka, usesRedis, usesS3 } from '../../model/settings-servers.ts'
 import { openClient } from '../client.ts'
 import {
@@ -27,7 +27,8 @@ import {
 import { holders } from '../lock.ts'
 import { Exit } from '../output.ts'
 import { loadProject } from '../project-files.ts'
-import type { Finding } from './doctor-finding.ts'
+import { strayText } from '../stray.ts'
+import { type Finding, warning } from './doctor-finding.ts'
 
 const GiB = 1024 ** 3
 
@@ -53,6 +54,11 @@ const project = async (options: CommonOptions): Promise<{ finding: Finding; foun
     return { finding: { check, state: 'problem', text, next: 'see `weir check`' }, found: null }
   }
 }
+
+const strays = (): Finding[] =>
+  strayNames(process.env).map((stray) =>
+    warning('environment', strayText(stray), 'correct its name, or take it out of the environment'),
+  )
 
 /** The servers that the settings name; a profile without servers loads nothing of their clients. */
 const servers = async (settings: Settings, found: Project | null): Promise<Finding[]> => {
@@ -195,6 +201,7 @@ Examples:
     const findings = [
       node(),
       finding,
+      ...strays(),
       ...(await disk(data)),
       ...(await safety(options, data)),
       ...(await servers(settings, found)),

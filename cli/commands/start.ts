@@ -1,11 +1,13 @@
 /** `weir start`: the server. Runs until Ctrl-C or TERM, then takes no more, drains and closes. */
 import type { Command } from 'commander'
+import { strayNames } from '../../model/settings.ts'
 import { type CommonOptions, dataFolder, projectFolder, projectOptions, stopSignal, wholeNumber } from '../context.ts'
 import { openLogger } from '../logger.ts'
 import { Exit, out } from '../output.ts'
 import type { WeirOptions } from '../ports.ts'
 import { loadProject } from '../project-files.ts'
 import { parseRoles, ROLES } from '../roles.ts'
+import { strayText } from '../stray.ts'
 import type { Weir } from '../wire.ts'
 
 type StartOptions = CommonOptions & { port?: number; host?: string; role: (typeof ROLES)[number][] }
@@ -74,11 +76,13 @@ The log goes to stderr: JSON lines, or plain ones on a terminal. WEIR_LOG_LEVEL=
   projectOptions(command).action(async (options: StartOptions) => {
     const signal = stopSignal()
     const project = await loadProject(projectFolder(options), options.config)
+    const logger = openLogger()
+    for (const stray of strayNames(process.env)) logger.warn(strayText(stray))
     const weirOptions: WeirOptions = {
       project,
       dataDir: await dataFolder(options),
       roles: options.role,
-      logger: openLogger(),
+      logger,
       ...(options.host === undefined ? {} : { host: options.host }),
       ...(options.port === undefined ? {} : { port: options.port }),
     }

@@ -44,6 +44,24 @@ const bucketEnv = (endpoint: string, bucket: string): Record<string, string> => 
   WEIR_S3_SECRET_ACCESS_KEY: process.env.S3_SECRET_ACCESS_KEY ?? SECRET,
 })
 
+describe('the environment', () => {
+  it('names a misspelt variable and a file that is not there, and shows no value', async () => {
+    const missing = join(folder, 'no-such-ca.pem')
+    const { printed } = await doctor({
+      WEIR_REDIS_URI: `redis://:${SECRET}@127.0.0.1:1`,
+      WEIR_KAFKA_BROKERS: `127.0.0.1:${await freePort()}`,
+      WEIR_KAFKA_TLS: 'true',
+      WEIR_KAFKA_CA_FILE: missing,
+    })
+    expect(printed).toContain('WEIR_REDIS_URI is no setting and does nothing: did you mean WEIR_REDIS_URL?')
+    expect(printed).toContain(missing)
+    expect(printed).not.toContain(SECRET)
+    const config = await weir(['config', '--project', join(ROOT, 'examples', 'starter')], { WEIR_REDIS_URI: SECRET })
+    expect(config).toMatchObject({ code: 0, err: expect.stringContaining('did you mean WEIR_REDIS_URL?') })
+    expect(config.out + config.err).not.toContain(SECRET)
+  })
+})
+
 describe('servers that do not answer', () => {
   const access = {
     WEIR_KAFKA_MECHANISM: 'plain',

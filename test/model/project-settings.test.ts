@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { ProjectErrors } from '../../model/project-yaml.ts'
-import { parseSettings, settingNames, settingOrigin, shownSetting } from '../../model/settings.ts'
+import { parseSettings, settingNames, settingOrigin, shownSetting, strayNames } from '../../model/settings.ts'
 
 const errorsOf = (text: string, env = {}) => {
   try {
@@ -68,6 +68,9 @@ test('a secret in the file is refused, wherever it hides, and never told', () =>
     'redis: { password: hunter2 }',
     's3: { secretAccessKey: hunter2 }',
     'redis: { url: "redis://weir:hunter2@redis:6379" }',
+    'redis: { url: "redis://:hunter2/@redis:6379" }',
+    'redis: { cluster: "a:1,:hunter2@b:2" }',
+    'redis: { url: "redis://redis:6379?password=hunter2" }',
   ]) {
     const errors = errorsOf(text)
     expect(errors.map((e) => e.code)).toContain('WEIR_MODEL_SECRET')
@@ -77,6 +80,76 @@ test('a secret in the file is refused, wherever it hides, and never told', () =>
   expect(shownSetting(named('redis.url'), settings.redis.url)).toBe('redis://weir:***@redis:6379')
   expect(shownSetting(named('kafka.password'), settings.kafka.password)).toBe('***')
   expect(shownSetting(named('kafka.password'), '')).toBe('')
+})
+
+test('a secret in the file that is no text is refused as one, not shown as a bad value', () => {
+  const errors = errorsOf('kafka: { password: 12345 }\nredis:\n  password: [67890]\n')
+  expect(errors.map((e) => [e.code, e.line])).toEqual([
+    ['WEIR_MODEL_SECRET', 1],
+    ['WEIR_MODEL_SECRET', 3],
+  ])
+  expect(JSON.stringify(errors.map((e) => [e.message, e.expected, e.got, e.next]))).not.toMatch(/12345|67890/)
+})
+
+test('a password inside an address is masked in every form, also in one that is no address', () => {
+  for (const [path, value] of [
+    ['redis.url', 'redis://:hunter2@redis:6379'],
+    ['redis.url', 'redis://:hun/hunter2@redis:6379'],
+    ['redis.url', 'redis://:hun@hunter2@redis:6379'],
+    ['redis.url', 'redis://:hun:hunter2@redis:6379'],
+    ['redis.url', ':hunter2@redis:6379'],
+    ['redis.url', 'redis://redis:6379?password=hunter2'],
+    ['redis.cluster', 'redis://:x@redis:6379,redis://:hunter2@redis:6379'],
+    ['redis.sentinels', 'a:1,:hunter2@redis:6379'],
+    ['kafka.brokers', 'weir:hunter2@redis:6379'],
+    ['s3.endpoint', 'http://weir:hunter2@redis:6379'],
+  ] as const) {
+    const shown = shownSetting(named(path), value)
+    expect(shown, value).not.toContain('hunter2')
+    expect(shown, value).toMatch(/redis:6379/)
+  }
+  for (const value of ['redis://redis:6379', 'a:1,b:2', 'http://minio:9000/path'])
+    expect(shownSetting(named('redis.url'), value)).toBe(value)
+  expect(shownSetting(named('s3.prefix'), 'a:b@c/')).toBe('a:b@c/')
+})
+
+test('a bad value of the environment is blamed on its variable, not on the file', () => {
+  const [error] = errorsOf('kafka:\n  tls: true\n', { WEIR_KAFKA_TLS: 'yes' })
+  expect(error).toMatchObject({ code: 'WEIR_MODEL_BAD_VALUE', got: '"yes"', file: undefined, line: undefined })
+  expect(error?.message).toContain('WEIR_KAFKA_TLS')
+  expect(error?.next).toContain('WEIR_KAFKA_TLS')
+})
+
+test('an endpoint or a region that no client takes is refused by name', () => {
+  for (const endpoint of ['127.0.0.1:7070', 'minio', 'ftp://a', 'http://weir:hunter2@minio:9000']) {
+    const errors = errorsOf('', { WEIR_S3_ENDPOINT: endpoint })
+    expect(errors, endpoint).toMatchObject([{ code: 'WEIR_MODEL_BAD_VALUE' }])
+    expect(JSON.stringify([errors[0]?.message, errors[0]?.got])).not.toContain('hunter2')
+    expect(errors[0]?.message).toContain('s3.endpoint')
+  }
+  for (const endpoint of ['http://127.0.0.1:7070', 'https://s3.example.com/', ''])
+    expect(errorsOf('', { WEIR_S3_ENDPOINT: endpoint }), endpoint).toEqual([])
+  expect(errorsOf('s3: { region: "eu west" }')).toMatchObject([{ code: 'WEIR_MODEL_BAD_VALUE', got: '"eu west"' }])
+})
+
+test('a misspelt variable is named with the nearest known one; what is not ours is left alone', () => {
+  const env = {
+    WEIR_REDIS_URI: 'redis://x',
+    WEIR_KAFKA_BROKER: 'x',
+    WEIR_NONSENSE: 'x',
+    WEIR_REDIS_URL: 'redis://redis:6379',
+    WEIR_API_KEY: 'wk_x',
+    WEIR_SERVICES_RUN: '/tmp/x',
+    WEIR_PORT: 'tcp://10.0.0.1:8080',
+    WEIR_SERVICE_HOST: '10.0.0.1',
+    WEIR_PORT_8080_TCP_ADDR: '10.0.0.1',
+    weird: 'x',
+  }
+  expect(strayNames(env)).toEqual([
+    { name: 'WEIR_KAFKA_BROKER', near: 'WEIR_KAFKA_BROKERS' },
+    { name: 'WEIR_NONSENSE', near: null },
+    { name: 'WEIR_REDIS_URI', near: 'WEIR_REDIS_URL' },
+  ])
 })
 
 test('where a value comes from', () => {
