@@ -21,6 +21,7 @@ import { randomQuery, wholeQuery } from '../oracle/queries.ts'
 import { Difference } from '../oracle/state.ts'
 import { type S3Proxy, startS3Proxy } from '../support/s3-proxy.ts'
 import { type Server, until } from '../support/server.ts'
+import { makeAgedTopic } from './aged-topic.ts'
 import { type Cluster, openCluster, type Places } from './processes.ts'
 
 export type Stats = { answers: number; refusals: Record<string, number>; acknowledged: number; foreign: number }
@@ -121,10 +122,26 @@ export const openClusterWorld = async (
   const layout = r.pick(LAYOUTS)
   for (const view of views) trace(`view ${view.name}: ${view.sql}`)
   trace(`${dataset.partitions} partitions, processes: ${layout.join(' · ')}`)
+
+  /** Every event ever sent, by its line. */
+  const known = new Map<string, OracleEvent>()
+  const make = (count: number): OracleEvent[] => {
+    const events = Array.from({ length: count }, () => randomEvent(r, dataset, Date.now()))
+    for (const event of events) known.set(event.json, event)
+    return events
+  }
+  const topic = `${cluster.name}.${DATASET}`
+  const lines = (count: number): string[] => make(count).map((e) => e.json)
+  const origin = r.chance(0.4) ? await makeAgedTopic(at.kafka, topic, dataset.partitions, r, lines) : undefined
+  if (origin !== undefined) trace(`the topic begins at ${JSON.stringify(origin.offsets)}`)
+  const begin = (partition: number): number => origin?.offsets[partition] ?? 0
   await Promise.all(layout.map(cluster.start))
 
-  const topic = `${cluster.name}.${DATASET}`
-  const log: EventLog = await openKafkaLog({ brokers: at.kafka.split(','), topicOf: () => topic })
+  const log: EventLog = await openKafkaLog({
+    brokers: at.kafka.split(','),
+    topicOf: () => topic,
+    originOf: () => origin,
+  })
   const { Kafka, logLevel } = (await import('kafkajs')).default
   const producer: Producer = new Kafka({
     brokers: at.kafka.split(','),
@@ -134,8 +151,7 @@ export const openClusterWorld = async (
   await producer.connect()
 
   const expected: Expected = await openExpected(session, dataset, 'facts_expected')
-  /** Every event ever sent, by its line. */
-  const known = new Map<string, OracleEvent>()
+  for (let partition = 0; partition < dataset.partitions; partition++) expected.begin(partition, begin(partition))
   const at0 = new Map<number, Position>()
   const stats: Stats = { answers: 0, refusals: {}, acknowledged: 0, foreign: 0 }
   let waiting: Request[] = []
@@ -150,7 +166,8 @@ export const openClusterWorld = async (
         const read = await log.read(DATASET, partition, from, { maxBytes: 1 << 22 })
         if (read.kind !== 'records') throw new Error(`the log says ${read.kind}`)
         for (const record of read.records) {
-          if (record.offset !== expected.end(partition)) throw new Error(`a hole before offset ${record.offset}`)
+          if (record.offset !== Math.max(expected.end(partition), begin(partition)))
+            throw new Error(`a hole before offset ${record.offset}`)
           const lines = Buffer.from(record.bytes)
             .toString('utf8')
             .split('\n')
@@ -170,12 +187,6 @@ export const openClusterWorld = async (
       throw new Error(`${problem.status} ${problem.text}`)
     stats.refusals[problem.code] = (stats.refusals[problem.code] ?? 0) + 1
     trace(`    refused: ${problem.status} ${problem.code}`)
-  }
-
-  const make = (count: number): OracleEvent[] => {
-    const events = Array.from({ length: count }, () => randomEvent(r, dataset, Date.now()))
-    for (const event of events) known.set(event.json, event)
-    return events
   }
 
   const post = async (one: Request): Promise<void> => {

@@ -16,7 +16,10 @@ export type Counts = { events: number; counted: number; duplicate: number; dead:
 export type Expected = {
   /** Takes in a record that the log has acknowledged, in order of offsets. */
   append(partition: number, recordId: string, appendTimeMs: number, events: OracleEvent[]): Promise<void>
+  /** 0 until there is a record. */
   end(partition: number): number
+  /** The first record has this offset: what was before it is gone. Before any append. */
+  begin(partition: number, offset: number): void
   /** Cumulative counts of the records below an offset. */
   counts(partition: number, offset: number): Counts
   /** Canonical rows of the reference query over the counted events below `upper`. */
@@ -62,13 +65,19 @@ export const openExpected = async (session: Session, dataset: Dataset, table: st
   // A column's type is the same in every query of a version, and rows below an upper stay what they are: each is asked once.
   const types = new Map<string, Map<string, string>>()
   const known = new Map<string, string[]>()
-  type Partition = { prefix: Counts[]; effectiveMs: number; ids: Map<string, number>; records: Map<string, number> }
+  type Partition = {
+    first: number
+    prefix: Counts[]
+    effectiveMs: number
+    ids: Map<string, number>
+    records: Map<string, number>
+  }
   const partitions = new Map<number, Partition>()
   const partitionOf = (partition: number): Partition => {
     const known = partitions.get(partition)
     if (known) return known
     const zero = { events: 0, counted: 0, duplicate: 0, dead: 0 }
-    const fresh = { prefix: [zero], effectiveMs: 0, ids: new Map(), records: new Map() }
+    const fresh = { first: 0, prefix: [zero], effectiveMs: 0, ids: new Map(), records: new Map() }
     partitions.set(partition, fresh)
     return fresh
   }
@@ -81,7 +90,7 @@ export const openExpected = async (session: Session, dataset: Dataset, table: st
       const before = p.records.get(recordId)
       const repeated = before !== undefined && timeMs - before < RECORD_WINDOW_MS
       const counts = { ...p.prefix.at(-1)! }
-      const offset = p.prefix.length - 1
+      const offset = p.first + p.prefix.length - 1
       const values: string[] = []
       for (const [index, { row }] of events.entries()) {
         counts.events++
@@ -106,8 +115,17 @@ export const openExpected = async (session: Session, dataset: Dataset, table: st
       p.prefix.push(counts)
       if (values.length > 0) await session.run(`INSERT INTO ${table} VALUES ${values.join(', ')}`)
     },
-    end: (partition) => partitionOf(partition).prefix.length - 1,
-    counts: (partition, offset) => partitionOf(partition).prefix[offset] ?? missing(partition, offset),
+    end: (partition) => {
+      const { first, prefix } = partitionOf(partition)
+      return prefix.length === 1 ? 0 : first + prefix.length - 1
+    },
+    begin: (partition, offset) => {
+      partitionOf(partition).first = offset
+    },
+    counts: (partition, offset) => {
+      const { first, prefix } = partitionOf(partition)
+      return prefix[Math.max(0, offset - first)] ?? missing(partition, offset)
+    },
     rows: async (view, query, upper) => {
       const below = Object.entries(upper).map(([p, offset]) => `(_partition = ${p} AND _offset < ${offset})`)
       const sql = referenceSql(view, query, `(SELECT * FROM ${table} WHERE ${below.join(' OR ') || 'false'})`)
