@@ -26,7 +26,7 @@ import { accepted, EVENTS_PATH, NDJSON, openClient, startServer } from '../serve
 import { DATASET } from '../world.ts'
 
 /** Requests under way at a time. */
-const SOCKETS = { 1: 128, 100: 64, 5000: 16 } as const
+const SOCKETS = { 1: 128, 100: 64, 5000: 12 } as const
 type Batch = keyof typeof SOCKETS
 
 /** Events that a log holds, by reading all of it. */
