@@ -4,6 +4,7 @@
  * harmless is the stores' compare-and-set.
  */
 import { joinGroup } from '../log/kafka-assignment.ts'
+import { WeirError } from '../model/errors.ts'
 import { usesKafka } from '../model/settings-servers.ts'
 import { type Loop, startLoop } from './loops.ts'
 import type { Shared } from './ports.ts'
@@ -22,6 +23,15 @@ export type Assigned = {
   wake(): void
   stop(): Promise<void>
 }
+
+const topicGone = (dataset: string, topic: string): WeirError =>
+  new WeirError({
+    code: 'WEIR_CLI_TOPIC_GONE',
+    message: `The topic ${topic} of the dataset ${dataset} is gone.`,
+    expected: 'the topic that the stored positions are of',
+    got: 'no such topic on the brokers',
+    next: 'see speed/…/stopped in docs/cluster.md: a topic of that name that is made now is another log',
+  })
 
 type Entry = { work: PartitionWork | null; loop: Loop | null }
 
@@ -78,6 +88,19 @@ export const workOnAssigned = async (
   const all = async (): Promise<Record<string, number[]>> =>
     Object.fromEntries(await Promise.all(datasets.map(async ({ name }) => [name, await ports.log.partitions(name)])))
 
+  /** A topic that is gone has no partition here that could raise an alarm of its own. */
+  const watchTopics = async (): Promise<void> => {
+    for (const { name } of datasets) {
+      const source = `${kind}/${name}`
+      try {
+        if ((await ports.log.partitions(name)).length === 0) throw topicGone(name, topicOf(settings)(name))
+        alarms.clear(source)
+      } catch (error) {
+        alarms.raise(source, error)
+      }
+    }
+  }
+
   let leave = async (): Promise<void> => undefined
   if (usesKafka(settings)) {
     const source = `${kind}/group`
@@ -89,6 +112,7 @@ export const workOnAssigned = async (
       onAssigned: async (share) => {
         await take(share)
         alarms.clear(source)
+        await watchTopics()
       },
       onRevoked: pause,
       onError: (error) => alarms.raise(source, error),

@@ -18,6 +18,9 @@ export const installKafka = (): Promise<string> =>
     writeFileSync(join(folder, '.done'), '')
   })
 
+/** 16 random bytes as Kafka writes them; not with a leading dash, which its formatter takes for an option. */
+export const newClusterId = (): string => randomBytes(16).toString('base64url').replace(/^-/, '_')
+
 /** Writes the broker's settings and formats its folder; its command. */
 export const prepareKafka = async (jars: string, port: number, controller: number): Promise<string[]> => {
   const settings = join(RUN, 'server.properties')
@@ -32,7 +35,7 @@ export const prepareKafka = async (jars: string, port: number, controller: numbe
     text.replace(/@(PORT|CONTROLLER|DIR)@/g, (_, name: string) => values[name]!),
   )
   const classes = ['-cp', join(jars, '*')]
-  const id = randomBytes(16).toString('base64url')
+  const id = newClusterId()
   await run('java', [
     '-Xmx128m',
     '-XX:TieredStopAtLevel=1',

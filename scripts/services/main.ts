@@ -6,6 +6,7 @@
 import { randomBytes } from 'node:crypto'
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { type AddressInfo, createServer, type Server } from 'node:net'
+import { dirname } from 'node:path'
 import { installPackages } from './install.ts'
 import { installKafka, kafkaAnswers, prepareKafka } from './kafka.ts'
 import { clusterAnswers, joinCluster, prepareRedis, redisAnswers } from './redis.ts'
@@ -76,6 +77,7 @@ const stop = async (): Promise<void> => {
 /** One start at a time in a run folder: a file beside it names the process that starts. */
 const alone = async (work: () => Promise<void>): Promise<void> => {
   const path = `${RUN}.starting`
+  await mkdir(dirname(RUN), { recursive: true })
   const mine = JSON.stringify({ pid: process.pid, began: beganAt(process.pid) })
   const take = (): Promise<void> => writeFile(path, mine, { flag: 'wx' })
   await take().catch(async () => {

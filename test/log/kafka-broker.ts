@@ -1,12 +1,12 @@
 /** A broker of the test's own, to be killed: from the jars that the services keep in their cache. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { newClusterId } from '../../scripts/services/kafka.ts'
 import { kafkaOf, until } from './kafka-support.ts'
 
 const run = promisify(execFile)
@@ -84,7 +84,7 @@ type BrokerOptions = {
 
 /** Brokers of one cluster, every partition on all of them; two make a majority and may acknowledge. None is started yet. */
 export const prepareCluster = async (jars: string, nodes: number): Promise<OwnBroker[]> => {
-  const clusterId = randomBytes(16).toString('base64url')
+  const clusterId = newClusterId()
   const ports = await Promise.all(Array.from({ length: nodes }, freePort))
   const voters = ports.map((port, i) => `${i + 1}@127.0.0.1:${port}`).join(',')
   const settings = (node: number): string => `
@@ -118,7 +118,7 @@ export const prepareBroker = async (jars: string, options: BrokerOptions = {}): 
     (_, name: string) => values[name]!,
   )
   await writeFile(settings, text)
-  const id = options.clusterId ?? randomBytes(16).toString('base64url')
+  const id = options.clusterId ?? newClusterId()
   const user = secure === undefined ? [] : ['--add-scram', 'SCRAM-SHA-256=[name=weir,password=secret]']
   const format = java(jars, 'kafka.tools.StorageTool', 'format', '-t', id, '-c', settings, ...user)
   await run('java', format)
