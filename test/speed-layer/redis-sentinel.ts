@@ -29,6 +29,9 @@ export const openCertificate = async (): Promise<Certificate> => {
   }
 }
 
+const offsetOf = (info: string, field: string): number =>
+  Number(new RegExp(`^${field}:(\\d+)`, 'm').exec(info)?.[1] ?? -1)
+
 export type SentinelGroup = {
   /** `host:port` of the Sentinel, which calls the master `weir`. */
   address: string
@@ -104,8 +107,10 @@ export const openSentinelGroup = async (certificate?: Certificate): Promise<Sent
     master: master.server,
     replica: replica.server,
     replicated: async () => {
+      // Not WAIT: it waits for the writes of its own connection alone.
+      const written = offsetOf(await master.server.client.info('replication'), 'master_repl_offset')
       await until('the replica', 20_000, async () =>
-        (await master.server.client.wait(1, 1_000)) > 0 ? true : undefined,
+        offsetOf(await replica.server.client.info('replication'), 'slave_repl_offset') >= written ? true : undefined,
       )
     },
     promoted: async () => {
