@@ -33,9 +33,9 @@ const DEADLINE_MS = 300_000
 export const openReader = async (name: Reader['name']): Promise<Reader> => {
   if (name === 'delta-rs') return start(name, 'datafusion', await python('delta'), 'read_delta.py', {})
   // The jars must be there when the Java process starts: settings of the session come too late for them.
-  // So short a run does not earn back what the optimizing compiler costs.
-  const java = '--driver-memory 1g --driver-java-options -XX:TieredStopAtLevel=1'
-  const submit = `${java} --jars ${(await sparkJars()).join(',')} pyspark-shell`
+  // So short a run does not earn back what the optimizing compiler costs; without it the code cache would be small, and become full.
+  const options = '-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m'
+  const submit = `--driver-memory 1g --driver-java-options "${options}" --jars ${(await sparkJars()).join(',')} pyspark-shell`
   return start(name, 'spark', await python('spark'), 'read_spark.py', { PYSPARK_SUBMIT_ARGS: submit })
 }
 

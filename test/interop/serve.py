@@ -6,6 +6,10 @@ import sys
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 
+# Before anything else starts: what it prints, and what a process that it starts prints, goes to the error output.
+OUT = os.fdopen(os.dup(1), "w", encoding="utf-8")
+os.dup2(2, 1)
+
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -23,13 +27,11 @@ def text(value):
 
 
 def serve(answer):
-    """`answer(request)` gives a dict; what it raises goes back as `error`. Anything printed goes to the error output."""
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    """`answer(request)` gives a dict; what it raises goes back as `error`."""
     for line in sys.stdin:
         try:
             reply = answer(json.loads(line))
         except BaseException as error:  # delta-rs panics with BaseException
             reply = {"error": f"{type(error).__name__}: {error}"[:2000]}
-        out.write(json.dumps(reply) + "\n")
-        out.flush()
+        OUT.write(json.dumps(reply) + "\n")
+        OUT.flush()
