@@ -71,6 +71,19 @@ export const preparedLog = async (folder: string, options: EventOptions, file: s
   })
 }
 
+/**
+ * A log as it is after a while: records came, and were trimmed when their time was over, so new ones get their room. (A log
+ * that still grows gets new memory from the system for each page; a virtual machine may have to ask its host for it first,
+ * which took longer than all the rest of an append here.)
+ */
+export const usedLog = async (folder: string, options: EventOptions): Promise<void> => {
+  const log = await openLmdbLog({ folder })
+  await log.create(DATASET, 1)
+  await appendEvents(log, options)
+  await log.trim(DATASET, 0, (await log.range(DATASET, 0)).endOffset)
+  await log.close()
+}
+
 /** Archives all there is. */
 export const archiveAll = async (world: World): Promise<void> => {
   const { endOffset } = await world.ctx.log.range(DATASET, 0)

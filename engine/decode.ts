@@ -78,6 +78,7 @@ const decodeLines = async (context: Context, events: Int32Array): Promise<Outcom
     const numbers = await rowNumbers(session, lines, events, options.positions)
     const extraFile = options.extra ? writeExtra(context.engine, dataset, lines, events) : undefined
     const decoded = decodeSql(dataset, file, {
+      longest: lines.longest,
       ...(options.columns ? { columns: options.columns } : {}),
       ...(extraFile === undefined ? {} : { extraFile }),
     })
@@ -109,8 +110,8 @@ const decodeLines = async (context: Context, events: Int32Array): Promise<Outcom
 /** The verdicts of the same statement, with nothing kept: the engine computes no value that no verdict needs. */
 const judgeLines = (context: Context, events: Int32Array): Promise<Outcome | null> =>
   withFile(context.engine, context.lines, events, async (file) => {
-    const { session, dataset } = context
-    const decoded = decodeSql(dataset, file, { columns: [] })
+    const { session, dataset, lines } = context
+    const decoded = decodeSql(dataset, file, { columns: [], longest: lines.longest })
     let counted: { rows: string; bad: string; odd: string } | undefined
     try {
       ;[counted] = await session.rows<{ rows: string; bad: string; odd: string }>(

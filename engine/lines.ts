@@ -27,6 +27,8 @@ export type Lines = {
   /** The records' bytes as given. */
   raw: Uint8Array[]
   dead: Map<number, DeadReason>
+  /** Bytes of the longest event. */
+  longest: number
 }
 
 const NEWLINE = 10
@@ -45,6 +47,7 @@ export const scanLines = (records: BatchRecord[]): Lines => {
     texts: [],
     raw: records.map((r) => r.bytes),
     dead: new Map(),
+    longest: 0,
   }
   for (const [r, record] of records.entries())
     if (record.ends === undefined) scanRecord(lines, record, r)
@@ -105,6 +108,7 @@ const addLine = (
   lines.index[n] = index
   lines.start[n] = start
   lines.end[n] = end
+  if (end - start > lines.longest) lines.longest = end - start
   if (text[start] === OPEN && clean && end - start <= MAX_EVENT_BYTES) return
   const reason = deadOnSight(text.subarray(start, end))
   if (reason) lines.dead.set(n, reason)

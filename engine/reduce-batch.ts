@@ -46,7 +46,7 @@ export const reduceBatch = async (
   const events = living(lines)
   if (events.length === 0) return null
   const reduced = await withFile(engine, lines, events, async (file) => {
-    let source = `(${decodeSql(dataset, file, { columns: options.columns })})`
+    let source = `(${decodeSql(dataset, file, { columns: options.columns, longest: lines.longest })})`
     if (options.positions !== undefined) {
       const numbers = await rowNumbers(session, lines, events, options.positions)
       source = `(SELECT n.*, d.* FROM ${source} d POSITIONAL JOIN (${numbers}) n)`

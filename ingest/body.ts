@@ -2,7 +2,7 @@
  * Reading request bodies. Invariant: never more than `bodyBytes` (+ one chunk) of a body are held, whatever it claims or
  * inflates to, and every byte held is reserved in the budget that all requests share.
  */
-import { Readable } from 'node:stream'
+import { finished, Readable } from 'node:stream'
 import { createGunzip } from 'node:zlib'
 import { WeirError } from '../model/errors.ts'
 import type { Buffers } from './buffers.ts'
@@ -33,15 +33,20 @@ export type BodyLimits = { bodyBytes: number; inflateRatio: number }
 const RATIO_FREE_BYTES = 1024 * 1024
 const NEWLINE = 10
 
+/** A buffer is taken at once for what a client declares, but for no more than this: it may not send it. */
+const TRUSTED_BYTES = 1024 * 1024
+
 /**
  * The whole body, unzipped when it is gzip (by `gzip`, or by its first two bytes, which no JSON text has), and ended by
- * a newline (one is added if need be). `held` is told of every byte that counts against the budget. A body of several
- * chunks lies in the buffer that was last taken of `buffers`, which is the caller's to give back. Throws
- * WEIR_INGEST_TOO_LARGE, _RATIO, _BAD_GZIP, _ABORTED, _OVERLOAD; whatever it throws, it holds nothing any more.
+ * a newline (one is added if need be). `declared`: bytes that it says to have, 0 if unknown. `held` is told of every byte
+ * that counts against the budget. A body of several chunks lies in the buffer that was last
+ * taken of `buffers`, which is the caller's to give back. Throws WEIR_INGEST_TOO_LARGE, _RATIO, _BAD_GZIP, _ABORTED, _OVERLOAD; whatever it throws,
+ * it holds nothing any more, and leaves the rest of a stream unread.
  */
 export const readBody = async (
   source: AsyncIterable<Uint8Array> | Uint8Array,
   gzip: boolean,
+  declared: number,
   limits: BodyLimits,
   budget: Budget,
   held: (bytes: number) => void,
@@ -51,75 +56,46 @@ export const readBody = async (
     if (!budget.reserve(bytes)) throw overload(budget.limit)
     held(bytes)
   }
-  if (source instanceof Uint8Array) {
-    const zipped = gzip || isGzip(source)
-    if (!zipped) {
-      if (source.byteLength > limits.bodyBytes) throw tooLarge(limits.bodyBytes)
-      take(source.byteLength)
-      return endWithNewline(bufferOf(source))
+  const inflated = async (zipped: Readable): Promise<Buffer> => {
+    const plain = Readable.from(inflate(zipped, limits), { objectMode: false })
+    try {
+      return endWithNewline(await collect(plain, 0, limits, take, buffers))
+    } finally {
+      plain.destroy()
     }
-    return collect(inflate(only(source), limits), limits, take, buffers)
   }
-  const { zipped, all } = await peek(source)
-  return collect(gzip || zipped ? inflate(all, limits) : all, limits, take, buffers)
+  if (source instanceof Uint8Array) {
+    if (gzip || isGzip(source)) return inflated(Readable.from([source]))
+    if (source.byteLength > limits.bodyBytes) throw tooLarge(limits.bodyBytes)
+    take(source.byteLength)
+    return endWithNewline({ bytes: bufferOf(source), hasRoom: false })
+  }
+  const stream = source instanceof Readable ? source : Readable.from(source)
+  if (gzip) return inflated(stream)
+  const body = await collect(stream, declared, limits, take, buffers)
+  return isGzip(body.bytes) ? inflated(Readable.from([body.bytes])) : endWithNewline(body)
 }
 
 const isGzip = (bytes: Uint8Array): boolean => bytes.byteLength >= 2 && bytes[0] === 0x1f && bytes[1] === 0x8b
 
-async function* only(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
-  yield bytes
-}
+/** `hasRoom`: the byte behind them is theirs too. */
+type Collected = { bytes: Buffer; hasRoom: boolean }
 
-/** Whether the first bytes (two at least, if there are so many) are those of gzip, and an iterable that begins with them. */
-const peek = async (
-  source: AsyncIterable<Uint8Array>,
-): Promise<{ zipped: boolean; all: AsyncIterable<Uint8Array> }> => {
-  const iterator = source[Symbol.asyncIterator]()
-  let first: Uint8Array = new Uint8Array(0)
-  while (first.byteLength < 2) {
-    const next = await nextOf(iterator)
-    if (next.done) break
-    first = first.byteLength === 0 ? next.value : Buffer.concat([first, next.value])
-  }
-  const all = async function* (): AsyncGenerator<Uint8Array> {
-    try {
-      const chunk = first
-      first = new Uint8Array(0)
-      if (chunk.byteLength > 0) yield chunk
-      for (;;) {
-        const next = await nextOf(iterator)
-        if (next.done) return
-        yield next.value
-      }
-    } finally {
-      await iterator.return?.()
-    }
-  }
-  return { zipped: isGzip(first), all: all() }
-}
-
-const nextOf = async (iterator: AsyncIterator<Uint8Array>): Promise<IteratorResult<Uint8Array>> => {
-  try {
-    return await iterator.next()
-  } catch (cause) {
-    throw aborted(cause)
-  }
-}
-
-/** Each chunk is copied as it comes, so that it dies young; the only chunk of a small body is taken as it is. */
+/** All of a stream. Each chunk is copied as it comes, so that it dies young; an only one is taken as it is. */
 const collect = async (
-  chunks: AsyncIterable<Uint8Array>,
+  stream: Readable,
+  declared: number,
   limits: BodyLimits,
   take: (bytes: number) => void,
   buffers: Buffers,
-): Promise<Buffer> => {
+): Promise<Collected> => {
   let only: Uint8Array | undefined
   let whole: Buffer | undefined
   let total = 0
   const add = (chunk: Uint8Array, at: number): void => {
-    if (whole === undefined || at + chunk.byteLength >= whole.byteLength) {
-      // One byte more than there is, for the last newline.
-      const larger = buffers.take(at + chunk.byteLength + 1)
+    const needed = at + chunk.byteLength + 1
+    if (whole === undefined || needed > whole.byteLength) {
+      const larger = buffers.take(Math.max(needed, Math.min(declared, TRUSTED_BYTES) + 1))
       if (whole !== undefined) {
         whole.copy(larger, 0, 0, at)
         buffers.give(whole)
@@ -128,8 +104,7 @@ const collect = async (
     }
     whole.set(chunk, at)
   }
-  for await (const chunk of chunks) {
-    if (chunk.byteLength === 0) continue
+  await eachChunk(stream, (chunk) => {
     const at = total
     total += chunk.byteLength
     if (total > limits.bodyBytes) throw tooLarge(limits.bodyBytes)
@@ -140,30 +115,61 @@ const collect = async (
       only = undefined
       add(chunk, at)
     }
-  }
-  if (whole === undefined) return endWithNewline(only === undefined ? Buffer.alloc(0) : bufferOf(only))
-  if (whole[total - 1] !== NEWLINE) whole[total++] = NEWLINE
-  return whole.subarray(0, total)
+  })
+  if (whole !== undefined) return { bytes: whole.subarray(0, total), hasRoom: true }
+  return { bytes: only === undefined ? Buffer.alloc(0) : bufferOf(only), hasRoom: false }
 }
+
+/**
+ * Calls `use` with each chunk until the stream ends. By events: an iterator's promises cost as much as the copy does. When
+ * `use` throws, so does this, and the stream stands still, for whoever wants to read on.
+ */
+const eachChunk = (stream: Readable, use: (chunk: Uint8Array) => void): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const done = (error?: unknown): void => {
+      stopped()
+      stream.off('data', data)
+      if (error === undefined || error === null) {
+        resolve()
+        return
+      }
+      stream.pause()
+      reject(error instanceof WeirError ? error : aborted(error))
+    }
+    const data = (chunk: Uint8Array): void => {
+      try {
+        use(chunk)
+      } catch (error) {
+        done(error)
+      }
+    }
+    const stopped = finished(stream, { writable: false }, done)
+    stream.on('data', data)
+  })
 
 const bufferOf = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
-const endWithNewline = (bytes: Buffer): Buffer => {
-  if (bytes[bytes.byteLength - 1] === NEWLINE) return bytes
-  const ended = Buffer.allocUnsafe(bytes.byteLength + 1)
-  ended.set(bytes)
-  ended[bytes.byteLength] = NEWLINE
+const endWithNewline = ({ bytes, hasRoom }: Collected): Buffer => {
+  const size = bytes.byteLength
+  if (bytes[size - 1] === NEWLINE) return bytes
+  const ended = hasRoom ? Buffer.from(bytes.buffer, bytes.byteOffset, size + 1) : Buffer.allocUnsafe(size + 1)
+  if (!hasRoom) ended.set(bytes)
+  ended[size] = NEWLINE
   return ended
 }
 
 /** Chunks of the unzipped stream. zlib works only as far ahead as its small output buffer, so a bomb is met chunk by chunk. */
-async function* inflate(source: AsyncIterable<Uint8Array>, limits: BodyLimits): AsyncGenerator<Uint8Array> {
+async function* inflate(source: Readable, limits: BodyLimits): AsyncGenerator<Uint8Array> {
   let zipped = 0
   let plain = 0
   const counted = async function* (): AsyncGenerator<Uint8Array> {
-    for await (const chunk of source) {
-      zipped += chunk.byteLength
-      yield chunk
+    try {
+      for await (const chunk of source.iterator({ destroyOnReturn: false })) {
+        zipped += chunk.byteLength
+        yield chunk
+      }
+    } catch (cause) {
+      throw aborted(cause)
     }
   }
   const input = Readable.from(counted(), { objectMode: false, highWaterMark: 64 * 1024 })

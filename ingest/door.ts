@@ -34,6 +34,8 @@ export type AcceptOptions = {
   idempotencyKey?: string
   /** The body is gzip. (A body that begins as gzip does is taken for gzip anyway.) */
   gzip?: boolean
+  /** Bytes that the body is said to have. */
+  declaredBytes?: number
   /** The body is one event per line, whatever it looks like. */
   ndjson?: boolean
 }
@@ -68,7 +70,7 @@ const RAW_BYTES = 16 * 1024
 const REJECTS_AT_ONCE = 1_000
 
 /** Memory of bodies that is kept for later ones. */
-const KEPT_BYTES = 32 * 1024 * 1024
+const KEPT_BYTES = 64 * 1024 * 1024
 
 /** Fresh keys: random once for each process, then counted. Drawing random bytes for each request costs more than hashing. */
 const FRESH = randomBytes(16).toString('hex')
@@ -134,6 +136,7 @@ export const openDoor = async (options: DoorOptions): Promise<Door> => {
       const bytes = await readBody(
         body,
         how.gzip ?? false,
+        how.declaredBytes ?? 0,
         settings,
         budget,
         (n) => {

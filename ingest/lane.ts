@@ -24,7 +24,7 @@ export type Lane = {
 }
 
 /** A group is full at this many bytes or requests; what is more waits for the next one. */
-export const GROUP_BYTES = 4 * 1024 * 1024
+export const GROUP_BYTES = 12 * 1024 * 1024
 export const GROUP_REQUESTS = 2_000
 /** Less than this waits for the append of the group before; more is decoded meanwhile. */
 const PIPELINED_BYTES = 256 * 1024

@@ -98,8 +98,8 @@ export const ingestRoutes = (app: FastifyInstance, door: Door): void => {
           const how = howOf(request)
           const declared = Number(request.headers['content-length'] ?? 0)
           door.admit(nameOf(request), declared, how.gzip ?? false)
-          const source = body === undefined ? new Uint8Array(0) : body.iterator({ destroyOnReturn: false })
-          const outcome = await door.accept(nameOf(request), source, how)
+          const source = body ?? new Uint8Array(0)
+          const outcome = await door.accept(nameOf(request), source, { ...how, declaredBytes: declared })
           return await reply.code(outcome.accepted === 0 ? 422 : 200).send(outcome)
         } catch (thrown) {
           // The names of other datasets are for keys that may write to all of them.

@@ -29,7 +29,7 @@ export const FULL: Sizes = {
   ids: 10_000_000,
   seconds: 30,
   steady: 5_000,
-  posts: { 1: 40_000, 100: 1_000_000, 5000: 3_000_000 },
+  posts: { 1: 40_000, 100: 1_000_000, 5000: 4_000_000 },
 }
 
 export const QUICK: Sizes = {

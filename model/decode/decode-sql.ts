@@ -23,14 +23,24 @@ export const verdictOf = (code: number): Verdict => {
   return { kind, column: code % FACTOR }
 }
 
+/**
+ * The reader's room for one line, in bytes: it allocates twice as much and fills it anew for each statement, so room for the
+ * longest event that may be costs a tenth of the decoding of a batch of short ones. Powers of two from 256 KiB on.
+ */
+const roomFor = (longest: number): number => {
+  let room = 256 * 1024
+  while (room < longest + 2 && room < MAX_EVENT_BYTES) room *= 2
+  return room
+}
+
 /** `read_json` over a file of lines. Not `ignore_errors`, which would turn an unreadable line into a row of NULLs. */
-export const readSql = (file: string, columns: { name: string; type: string }[]): string =>
+export const readSql = (file: string, columns: { name: string; type: string }[], longest = MAX_EVENT_BYTES): string =>
   `read_json(${literal(file)}, format = 'newline_delimited', records = true, auto_detect = false, compression = 'uncompressed', ` +
-  `maximum_object_size = ${MAX_EVENT_BYTES}, columns = {${columns.map((c) => `${literal(c.name)}: ${literal(c.type)}`).join(', ')}})`
+  `maximum_object_size = ${roomFor(longest)}, columns = {${columns.map((c) => `${literal(c.name)}: ${literal(c.type)}`).join(', ')}})`
 
 /** Lines of a file as raw JSON text, in order. */
-export const rawSql = (file: string): string =>
-  `read_ndjson_objects(${literal(file)}, compression = 'uncompressed', maximum_object_size = ${MAX_EVENT_BYTES})`
+const rawSql = (file: string, longest = MAX_EVENT_BYTES): string =>
+  `read_ndjson_objects(${literal(file)}, compression = 'uncompressed', maximum_object_size = ${roomFor(longest)})`
 
 export const isRequired = (dataset: Dataset, column: Column): boolean =>
   column.required || column.name === dataset.eventTime || column.name === dataset.id
@@ -40,6 +50,8 @@ export type DecodeOptions = {
   columns?: string[]
   /** File with one line for each event: the JSON object of its unknown fields. Adds `_extra`, NULL for an empty one. */
   extraFile?: string
+  /** No line of the file is longer, in bytes without its line break; default MAX_EVENT_BYTES. */
+  longest?: number
 }
 
 /** Declared columns that a decoded table has, in the order of the definition. */
@@ -58,12 +70,13 @@ export const decodeSql = (dataset: Dataset, file: string, options: DecodeOptions
   const read = readSql(
     file,
     columns.map((c) => ({ name: c.name, type: readType(c) })),
+    options.longest,
   )
   const layers = columns.map((c, i) => valueLayers(c, `r${i}`, `h${i}`))
   const raws = columns.map((c, i) =>
     readType(c) === 'JSON' ? `d.${ident(c.name)}::VARCHAR AS r${i}` : `d.${ident(c.name)} AS r${i}`,
   )
-  const source = strict ? `${read} d POSITIONAL JOIN ${rawSql(file)} o` : `${read} d`
+  const source = strict ? `${read} d POSITIONAL JOIN ${rawSql(file, options.longest)} o` : `${read} d`
   const l1 = `SELECT ${[...raws, ...(strict ? ['o.json AS raw'] : [])].join(', ')} FROM ${source}`
   const helpers = layers.flatMap((l, i) => (l.helper === null ? [] : [`${l.helper} AS h${i}`]))
   const unknown = strict ? [`${unknownFields(dataset)} AS unknown`] : []
@@ -77,7 +90,7 @@ export const decodeSql = (dataset: Dataset, file: string, options: DecodeOptions
   const kept = keptOnes.map((c) => `v${columns.indexOf(c)} AS ${ident(c.name)}`)
   const decoded = `SELECT ${[...kept, `${verdictSql(dataset, keptOnes)} AS _verdict`].join(', ')} FROM (${l3})`
   if (options.extraFile === undefined) return decoded
-  return `SELECT d.*, nullif(e.json::VARCHAR, '{}') AS _extra FROM (${decoded}) d POSITIONAL JOIN ${rawSql(options.extraFile)} e`
+  return `SELECT d.*, nullif(e.json::VARCHAR, '{}') AS _extra FROM (${decoded}) d POSITIONAL JOIN ${rawSql(options.extraFile, options.longest)} e`
 }
 
 const verdictSql = (dataset: Dataset, kept: Column[]): string => {

@@ -247,3 +247,35 @@ test('a time with the name of a zone changes no other time in the batch', async 
   expect(dead.map((d) => d.row)).toEqual([1])
   expect(await session.rows('SELECT epoch(ts)::INT AS s FROM t')).toEqual([{ s: 1_704_067_200 }, { s: 1_704_067_200 }])
 })
+
+test('events of every length up to the longest are read, in order, by one thread and by several', async () => {
+  // Around each size of the reader's room, and short ones between, which share its buffers.
+  const sizes = [18, 19, 20, 21].flatMap((k) => [-3, -2, -1, 0, 1].map((d) => 2 ** k + d))
+  const lines = sizes.flatMap((size, i) => {
+    const head = good(`long-${i}`).slice(0, -1)
+    const more = `,"n":${2 * i + 1},"note":"`
+    const long = `${head}${more}${'x'.repeat(size - head.length - more.length - 2)}"}`
+    expect(long.length).toBe(size)
+    return [good(`short-${i}`, `,"n":${2 * i}`), long]
+  })
+  for (const threads of [1, 4]) {
+    const many = await openEngine({ threads })
+    const own = await many.session()
+    // Together, and each long one with one short one: then it is its own length that decides.
+    const pairs = sizes.map((_, i) => lines.slice(2 * i, 2 * i + 2))
+    for (const some of [lines, ...pairs]) {
+      const at = lines.indexOf(some[0]!)
+      const batch = [record(`${some.join('\n')}\n`, some.length)]
+      const { rows, dead } = await decodeBatch(many, own, dataset, batch, { table: 't', extra: true })
+      expect([rows, dead.length]).toEqual([some.length, 0])
+      const [kept] = await own.rows<{ n: number[]; notes: number[] }>(
+        `SELECT list(n ORDER BY _row) AS n, list(coalesce(strlen(_extra), 0) ORDER BY _row) AS notes FROM t`,
+      )
+      expect(kept!.n).toEqual(some.map((_, i) => at + i))
+      expect(kept!.notes.map(Number).filter((n) => n > 0).length).toBe(some.length / 2)
+      expect((await decodeBatch(many, own, dataset, batch, {})).dead).toEqual([])
+    }
+    own.close()
+    await many.close()
+  }
+})
