@@ -4,6 +4,10 @@ import { badOption } from './context.ts'
 export const ROLES = ['ingest', 'speed', 'batch', 'serving'] as const
 export type Role = (typeof ROLES)[number]
 
+/** In words, for messages. */
+export const roleNames = (roles: readonly Role[]): string =>
+  `${roles.length === 1 ? 'the role' : 'the roles'} ${roles.join(', ')}`
+
 export const parseRoles = (text: string): Role[] => {
   const names = text.split(',').map((t) => t.trim())
   const wrong = names.find((n) => !(ROLES as readonly string[]).includes(n))

@@ -18,6 +18,7 @@ import { openBoard, openScheduler } from './job-queues.ts'
 import { observe } from './metrics.ts'
 import { packageVersion } from './package.ts'
 import type { Shared } from './ports.ts'
+import { ROLES, roleNames } from './roles.ts'
 import type { ServeOptions } from './serve-options.ts'
 import { ingestSettings } from './servers.ts'
 
@@ -74,6 +75,7 @@ export const startServing = async (shared: ServeOptions): Promise<{ url: string 
   const app = await createApp({
     keys: hasKeys ? ports.keys : null,
     version: packageVersion,
+    ...(roles.length === ROLES.length ? {} : { part: `this server has ${roleNames(roles)}: others have the rest` }),
     logger: options.logger.child(
       { room: 'http' },
       { level: options.logger.level === 'info' ? 'warn' : options.logger.level },

@@ -70,6 +70,8 @@ export type AppOptions = {
   /** A pino logger, or nothing. */
   logger?: import('fastify').FastifyBaseLogger
   readiness?: Readiness
+  /** Which part of all routes this server has, where it is not all of them: told to who asks for another. */
+  part?: string
 }
 
 const hostName = (header: string | undefined): string => (header ?? '').replace(/:\d+$/, '')
@@ -222,7 +224,7 @@ export const createApp = async (options: AppOptions): Promise<FastifyInstance> =
         problem(404, {
           code: 'WEIR_HTTP_NOT_FOUND',
           message: `There is no ${path} here.`,
-          next: 'see /docs for all routes',
+          next: options.part === undefined ? 'see /docs for all routes' : `${options.part}; see /docs for its routes`,
         }),
       )
     const allow = [...new Set(methods)].sort().join(', ')

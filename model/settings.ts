@@ -8,6 +8,7 @@ import type { TSchema } from 'typebox'
 import { WeirError } from './errors.ts'
 import { checkYaml, nearest, ProjectErrors, readYaml, type YamlFile } from './project-yaml.ts'
 import { type Settings, SettingsSchema } from './settings-schema.ts'
+import { itemsOf } from './settings-servers.ts'
 
 export type { Settings } from './settings-schema.ts'
 
@@ -185,6 +186,19 @@ const isWebUrl = (text: string): boolean => {
   return url !== null && /^https?:$/.test(url.protocol) && url.username === '' && url.password === ''
 }
 
+/** host, host:port or [IPv6]:port. */
+const isAddress = (text: string): boolean => {
+  const found = /^(?:\[[0-9a-f:.]+\]|[^\s:/@[\]]+)(?::(\d{1,5}))?$/i.exec(text)
+  const port = Number(found?.[1] ?? 1)
+  return found !== null && port >= 1 && port <= 65_535
+}
+
+const isRedisUrl = (text: string): boolean => {
+  const url = URL.canParse(text) ? new URL(text) : null
+  // Without the slashes a host would be taken for the protocol.
+  return url !== null && /^rediss?:$/.test(url.protocol) && url.hostname !== ''
+}
+
 /** What is wrong with the servers named, taken together. */
 const placeErrors = (settings: Settings, file: YamlFile): WeirError[] => {
   const found: WeirError[] = []
@@ -206,6 +220,23 @@ const placeErrors = (settings: Settings, file: YamlFile): WeirError[] => {
   const places = (['url', 'cluster', 'sentinels'] as const).filter((place) => redis[place] !== '')
   if (places.length > 1)
     bad(['redis'], 'Redis is in several places.', 'one of url, cluster, sentinels', places.join(', '))
+  // What is there may hold a password: it is not told.
+  const lists = { 'kafka.brokers': kafka.brokers, 'redis.cluster': redis.cluster, 'redis.sentinels': redis.sentinels }
+  for (const [name, list] of Object.entries(lists))
+    if (!itemsOf(list).every(isAddress))
+      bad(
+        name.split('.'),
+        `${name} has something that is no address.`,
+        'host:port with commas, ports from 1 to 65535',
+        'another form',
+      )
+  if (redis.url !== '' && !isRedisUrl(redis.url))
+    bad(
+      ['redis', 'url'],
+      'redis.url is no address of a Redis.',
+      'redis://host:port or rediss://host:port (a password in WEIR_REDIS_PASSWORD, or percent-encoded)',
+      'another form',
+    )
   if ((redis.sentinels === '') !== (redis.sentinelMaster === ''))
     bad(['redis'], 'Sentinels and their master go together.', 'redis.sentinels and redis.sentinelMaster', 'one of them')
   if (batch.scheduler === 'bullmq' && places.length === 0)

@@ -53,6 +53,16 @@ const app = async (options: Partial<Parameters<typeof createApp>[0]> = {}): Prom
 }
 
 describe('problems', () => {
+  test('a server with a part of the routes says so to who asks for another', async () => {
+    const a = await app({ part: 'this server has the role ingest: others have the rest' })
+    const r = await a.inject({ method: 'GET', url: '/v1/query' })
+    expect(r.json()).toMatchObject({
+      code: 'WEIR_HTTP_NOT_FOUND',
+      next: 'this server has the role ingest: others have the rest; see /docs for its routes',
+    })
+  })
+
+
   test.each([
     ['GET', '/nowhere', undefined, undefined, 404, 'WEIR_HTTP_NOT_FOUND'],
     ['GET', '/v1/things/a', undefined, undefined, 405, 'WEIR_HTTP_METHOD'],

@@ -163,11 +163,21 @@ test('servers: named once, and with what they need', () => {
   for (const [text, line] of [
     ['\nredis: { url: "redis://a:1", cluster: "b:2" }', 2],
     ['redis: { sentinels: "a:1" }', 1],
+    ['\nkafka: { brokers: "kafka:9o92" }', 2],
+    ['kafka: { brokers: "a:1,kafka-2:99999" }', 1],
+    ['redis: { cluster: "a:1 b:2" }', 1],
+    ['redis: { cluster: "redis://a:1" }', 1],
+    ['redis: { sentinels: "a:0", sentinelMaster: m }', 1],
+    ['redis: { url: "redis:6379" }', 1],
+    ['redis: { url: "http://redis:6379" }', 1],
+    ['redis: { url: "redis://redis:6x79" }', 1],
     ['batch: { scheduler: bullmq }', 1],
     ['kafka: { brokers: "a:1", mechanism: plain, username: weir }', 1],
     ['s3: { bucket: b, accessKeyId: a }', 1],
   ] as const)
     expect(errorsOf(text), text).toMatchObject([{ code: 'WEIR_MODEL_BAD_VALUE', line }])
+  for (const text of ['kafka: { brokers: "kafka, [::1]:9092,10.0.0.1:65535" }', 'redis: { url: "rediss://r:1/3" }'])
+    expect(errorsOf(text), text).toEqual([])
   const env = { WEIR_KAFKA_TLS: 'true', WEIR_KAFKA_PASSWORD: 'secret', WEIR_S3_CACHE_BYTES: '100000000' }
   const settings = parseSettings('kafka: { brokers: "a:1,b:2", mechanism: plain, username: weir }', env)
   expect(settings.kafka).toMatchObject({ tls: true, password: 'secret' })
