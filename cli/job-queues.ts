@@ -26,12 +26,24 @@ export const scheduledActions = ({ options }: Shared): ('extend' | 'recompute' |
 
 type Queues = { connection: RedisPlace; prefix: string; alarm(error: unknown): void }
 
+/** What BullMQ says of its queues has no code; most of it comes from a Redis that was emptied or went away. */
+const queueTrouble = (cause: unknown): unknown => {
+  if (cause instanceof WeirError) return cause
+  const said = cause instanceof Error ? cause.message : String(cause)
+  return new WeirError({
+    code: 'WEIR_BATCH_QUEUES',
+    message: `The job queues: ${said}`,
+    next: 'nothing if Redis was emptied or restarted: schedules and waiting jobs are put back; if it repeats, see that Redis runs',
+    cause,
+  })
+}
+
 /** Where BullMQ keeps its queues; null: jobs are not its business here. */
 const queuesOf = async ({ options, alarms }: Shared): Promise<Queues | null> => {
   const { settings } = options.project
   const connection = settings.batch.scheduler === 'embedded' ? null : await redisConnection(settings)
   if (connection === null) return null
-  const alarm = (error: unknown): void => alarms.raise('batch/queues', error, NOTICE_MS)
+  const alarm = (error: unknown): void => alarms.raise('batch/queues', queueTrouble(error), NOTICE_MS)
   return { connection, prefix: `{${settings.redis.prefix}}`, alarm }
 }
 
