@@ -62,7 +62,6 @@ describe('problems', () => {
     })
   })
 
-
   test.each([
     ['GET', '/nowhere', undefined, undefined, 404, 'WEIR_HTTP_NOT_FOUND'],
     ['GET', '/v1/things/a', undefined, undefined, 405, 'WEIR_HTTP_METHOD'],
