@@ -27,7 +27,7 @@ export const scheduledActions = ({ options }: Shared): ('extend' | 'recompute' |
 type Queues = { connection: RedisPlace; prefix: string; alarm(error: unknown): void }
 
 /** What BullMQ says of its queues has no code; most of it comes from a Redis that was emptied or went away. */
-const queueTrouble = (cause: unknown): unknown => {
+export const queueTrouble = (cause: unknown): unknown => {
   if (cause instanceof WeirError) return cause
   const said = cause instanceof Error ? cause.message : String(cause)
   return new WeirError({
