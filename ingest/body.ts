@@ -39,9 +39,9 @@ const TRUSTED_BYTES = 1024 * 1024
 /**
  * The whole body, unzipped when it is gzip (by `gzip`, or by its first two bytes, which no JSON text has), and ended by
  * a newline (one is added if need be). `declared`: bytes that it says to have, 0 if unknown. `held` is told of every byte
- * that counts against the budget. A body of several chunks lies in the buffer that was last
- * taken of `buffers`, which is the caller's to give back. Throws WEIR_INGEST_TOO_LARGE, _RATIO, _BAD_GZIP, _ABORTED, _OVERLOAD; whatever it throws,
- * it holds nothing any more, and leaves the rest of a stream unread.
+ * that counts against the budget. A body of several chunks lies in the buffer that was last taken of `buffers`, which is
+ * the caller's to give back. Throws WEIR_INGEST_TOO_LARGE, _RATIO, _BAD_GZIP, _ABORTED, _OVERLOAD; whatever it throws, it
+ * holds nothing any more. The rest of a stream is left unread, for who wants to read on; any other source is ended.
  */
 export const readBody = async (
   source: AsyncIterable<Uint8Array> | Uint8Array,
@@ -71,9 +71,13 @@ export const readBody = async (
     return endWithNewline({ bytes: bufferOf(source), hasRoom: false })
   }
   const stream = source instanceof Readable ? source : Readable.from(source)
-  if (gzip) return inflated(stream)
-  const body = await collect(stream, declared, limits, take, buffers)
-  return isGzip(body.bytes) ? inflated(Readable.from([body.bytes])) : endWithNewline(body)
+  try {
+    if (gzip) return await inflated(stream)
+    const body = await collect(stream, declared, limits, take, buffers)
+    return isGzip(body.bytes) ? await inflated(Readable.from([body.bytes])) : endWithNewline(body)
+  } finally {
+    if (stream !== source) stream.destroy()
+  }
 }
 
 const isGzip = (bytes: Uint8Array): boolean => bytes.byteLength >= 2 && bytes[0] === 0x1f && bytes[1] === 0x8b

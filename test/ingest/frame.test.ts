@@ -213,6 +213,23 @@ describe('agreement with JSON.parse', () => {
   })
 })
 
+test('a source that is given up is ended', async () => {
+  for (const gzip of [false, true]) {
+    let ended = false
+    const endless = async function* () {
+      try {
+        for (;;) yield gzip ? gzipSync('x'.repeat(100)) : Buffer.alloc(100, 'x')
+      } finally {
+        ended = true
+      }
+    }
+    const limits = { bodyBytes: 1_000, inflateRatio: 200 }
+    const read = readBody(endless(), gzip, 0, limits, newBudget(1e6), () => undefined, buffers)
+    await expect(read).rejects.toMatchObject({ code: 'WEIR_INGEST_TOO_LARGE' })
+    await expect.poll(() => ended).toBe(true)
+  }
+})
+
 test('a body that fills its buffer to the last byte still gets its newline', async () => {
   const limits = { bodyBytes: 1e6, inflateRatio: 200 }
   for (let size = 2; size <= 70; size++)
